@@ -1,0 +1,120 @@
+"""What the networks share: the class they extend, the block that knows `use_fused`, the convolution that folds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Self
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+SCALES = (2, 3, 4)
+
+
+class Block(nn.Module):
+    """A part of a network with two paths of the same result: plain PyTorch, and `lightsr_kernels` ops."""
+
+    use_fused = False
+
+
+class FoldableConv2d(nn.Module):
+    """A same-size convolution with parameters that help training only and fold into its filter for inference.
+
+    `weight` and `bias` are those of a plain convolution and keep their names when folded; a subclass registers its
+    `extra` parameters beside them and says in `merged_weight` what filter they all amount to.
+    """
+
+    extra: ClassVar[tuple[str, ...]]
+    weight: nn.Parameter  # [C_out, C_in, K, K]
+    bias: nn.Parameter  # [C_out]
+
+    def __init__(self, c_in: int, c_out: int, kernel_size: int) -> None:
+        super().__init__()
+        plain = nn.Conv2d(c_in, c_out, kernel_size)  # for its initial values
+        self.weight = nn.Parameter(plain.weight.detach())
+        self.bias = nn.Parameter(plain.bias.detach())  # type: ignore[union-attr]
+
+    def merged_weight(self) -> Tensor:  # [C_out, C_in, K, K]
+        """The filter of the plain convolution this one equals, while it is not folded."""
+        raise NotImplementedError
+
+    @property
+    def folded(self) -> bool:
+        """Whether the extra parameters are gone."""
+        return not any(name in self._parameters for name in self.extra)
+
+    def fold(self) -> None:
+        """Puts the merged filter into `weight` and drops the extra parameters. Does nothing a second time."""
+        if not self.folded:
+            self.weight = nn.Parameter(self.merged_weight().detach(), requires_grad=self.weight.requires_grad)
+            for name in self.extra:
+                del self._parameters[name]
+
+    def forward(self, x: Tensor) -> Tensor:  # [N, C_in, H, W] -> [N, C_out, H, W]
+        weight = self.weight if self.folded else self.merged_weight()
+        return F.conv2d(x, weight, self.bias, padding=weight.shape[-1] // 2)
+
+
+class SRNetwork(nn.Module):
+    """A super-resolution network: RGB [N, 3, H, W] in 0..1 to [N, 3, scale*H, scale*W], not clipped.
+
+    Any H and W from 1 and any N; a network that needs more pads inside and crops its result.
+    """
+
+    name: ClassVar[str]  # as in create("hasn")
+    title: ClassVar[str]  # as in a table: "HASN"
+    source: ClassVar[str]  # the paper, and what of it is reconstruction
+    exact_tiles: ClassVar[bool]  # no pooling over the whole picture: tiles that overlap by `radius` give the same bits
+    multiple: ClassVar[int] = 1  # tile origins that keep windows in place are multiples of this
+
+    def __init__(self, scale: int, use_fused: bool) -> None:
+        if scale not in SCALES:
+            raise ValueError(f"{self.name}: scale must be 2, 3 or 4; got {scale!r}")
+        super().__init__()
+        self.scale = scale
+        self.use_fused = use_fused
+
+    @property
+    def radius(self) -> int:
+        """How many pixels around it an output pixel sees, pooled statistics and attention left aside."""
+        raise NotImplementedError
+
+    @property
+    def folded(self) -> bool:
+        """Whether nothing is left to fold."""
+        return all(module.folded for module in self.modules() if isinstance(module, FoldableConv2d))
+
+    def set_fused(self, use_fused: bool = True) -> Self:
+        """Switches a live network to fused ops, or back; parameters and state_dict keys stay as they are."""
+        self.use_fused = use_fused
+        for module in self.modules():
+            if isinstance(module, Block):
+                module.use_fused = use_fused
+        return self
+
+    def fold(self) -> Self:
+        """Folds every training-only parameter into its convolution, in place; there is no way back."""
+        for module in self.modules():
+            if isinstance(module, FoldableConv2d):
+                module.fold()
+        return self
+
+    @classmethod
+    def config_of(cls, state_dict: Mapping[str, Tensor]) -> dict[str, Any] | None:
+        """The constructor arguments (scale included) a state_dict was made with, or None if it is another network's."""
+        raise NotImplementedError
+
+
+class Tail(nn.Sequential):
+    """The one-step upsampler: 3x3 convolution to 3*scale^2 channels, then pixel shuffle."""
+
+    def __init__(self, channels: int, scale: int) -> None:
+        super().__init__(nn.Conv2d(channels, 3 * scale**2, 3, padding=1), nn.PixelShuffle(scale))
+
+
+def tail_scale(state_dict: Mapping[str, Tensor], key: str = "tail.0.weight") -> int | None:
+    """The scale a `Tail`'s filter tells, or None."""
+    weight = state_dict.get(key)
+    if weight is None or weight.dim() != 4:
+        return None
+    return {3 * scale**2: scale for scale in SCALES}.get(weight.shape[0])

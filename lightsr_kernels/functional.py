@@ -1,0 +1,65 @@
+"""Small pieces of plain PyTorch that several reference files share."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+ACTIVATIONS = ("none", "relu", "leaky_relu", "gelu", "silu", "sigmoid")
+
+
+def activate(x: Tensor, activation: str, negative_slope: float) -> Tensor:
+    """Applies an activation by name; gelu is the exact (erf) one, `negative_slope` is leaky_relu's."""
+    if activation == "none":
+        return x
+    if activation == "leaky_relu":
+        return F.leaky_relu(x, negative_slope)
+    if activation == "sigmoid":
+        return torch.sigmoid(x)
+    if activation == "relu":
+        return F.relu(x)
+    return F.gelu(x) if activation == "gelu" else F.silu(x)
+
+
+def channel_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+    """LayerNorm over the channels of each pixel of [N, C, H, W], affine."""
+    return F.layer_norm(x.permute(0, 2, 3, 1), (x.shape[1],), weight, bias, eps).permute(0, 3, 1, 2)
+
+
+def layout_of(x: Tensor) -> torch.memory_format:
+    """The layout an op gives its result: channels_last when x is channels_last and not also plain contiguous."""
+    if x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous():
+        return torch.channels_last
+    return torch.contiguous_format
+
+
+def empty_result(x: Tensor, channels: int) -> Tensor:
+    """An uninitialised [N, channels, H, W] with the dtype, device and layout of x: most ops' fake result."""
+    n, _, h, w = x.shape
+    return torch.empty((n, channels, h, w), dtype=x.dtype, device=x.device, memory_format=layout_of(x))
+
+
+def to_sets(x: Tensor, window: int, grid: bool) -> Tensor:
+    """[N, C, H, W] -> [N*sets, window^2, C]: tokens of each window, or of each strided grid set.
+
+    Sets are ordered (n, y, x), tokens (i, j). A window holds pixel (y*window + i, x*window + j); a grid set holds
+    pixel (i*H/window + y, j*W/window + x), so it spreads over the whole picture. H and W are multiples of window.
+    """
+    n, c, h, w = x.shape
+    rows, columns = h // window, w // window
+    if grid:
+        x = x.reshape(n, c, window, rows, window, columns).permute(0, 3, 5, 2, 4, 1)
+    else:
+        x = x.reshape(n, c, rows, window, columns, window).permute(0, 2, 4, 3, 5, 1)
+    return x.reshape(n * rows * columns, window * window, c)
+
+
+def from_sets(tokens: Tensor, shape: torch.Size, window: int, grid: bool) -> Tensor:
+    """The inverse of `to_sets`: [N*sets, window^2, C'] -> [N, C', H, W] for a picture of `shape` [N, C, H, W]."""
+    n, _, h, w = shape
+    c = tokens.shape[-1]
+    rows, columns = h // window, w // window
+    tokens = tokens.reshape(n, rows, columns, window, window, c)
+    order = (0, 5, 3, 1, 4, 2) if grid else (0, 5, 1, 3, 2, 4)
+    return tokens.permute(order).reshape(n, c, h, w)

@@ -1,0 +1,145 @@
+"""Makes an OpSpec an operator of torch: `torch.ops.lightsr.<name>`, with fake rules and gradients.
+
+The operator is opaque to torch.compile and torch.export, which is what a fused kernel needs; its fake rule gives them
+shapes and strides. Where no native kernel is registered for a device, the operator runs the reference.
+
+Gradients come from `torch.ops.lightsr.<name>_backward`, which recomputes the reference and differentiates it, so an op
+saves its inputs and nothing else. Differentiating twice through the operator raises; the reference backend, being plain
+PyTorch, differentiates any number of times.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .functional import layout_of
+from .spec import SPECS, OpSpec
+
+_library: Any = torch.library.Library("lightsr", "FRAGMENT")  # type: ignore[no-untyped-call]
+
+
+def register(spec: OpSpec) -> OpSpec:
+    """Defines the operator and its backward, and lists the spec in SPECS."""
+    SPECS[spec.name] = spec
+    name, backward = spec.name, f"{spec.name}_backward"
+    arguments, results = re.fullmatch(r"\((.*)\) -> (.*)", spec.schema, re.DOTALL).groups()  # type: ignore[union-attr]
+
+    _library.define(f"{name}({arguments}) -> {results}")
+    _library.impl(name, _forward(spec), "CompositeExplicitAutograd")
+    torch.library.register_fake(f"lightsr::{name}", spec.fake, lib=_library)
+
+    _library.define(f"{backward}(Tensor[] grad_results, bool[] wanted, {arguments}) -> Tensor[]")
+    _library.impl(backward, _backward(spec), "CompositeExplicitAutograd")
+    torch.library.register_fake(f"lightsr::{backward}", _fake_backward, lib=_library)
+
+    def save(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        ctx.save_for_backward(*_tensors(inputs))
+        # Tensors are saved through autograd (hooks, version checks); everything else is kept as it is.
+        ctx.others = [_Blank(value) if _tensors([value]) else value for value in inputs]
+
+    def grad(ctx: Any, *grads: Tensor) -> Any:
+        saved = iter(ctx.saved_tensors)
+        args = [value.fill(saved) if isinstance(value, _Blank) else value for value in ctx.others]
+        needed = _needed(ctx.needs_input_grad, args)
+        found = iter(getattr(torch.ops.lightsr, backward)(list(grads), needed, *args))
+        flags = iter(needed)
+        return tuple(_place(value, flags, found) for value in args)
+
+    def refuse(ctx: Any, *grads: Any) -> Any:
+        raise RuntimeError(
+            f"{name}: the fused operator differentiates once; for second derivatives use "
+            "`with lightsr_kernels.backend('reference'):`"
+        )
+
+    torch.library.register_autograd(f"lightsr::{name}", grad, setup_context=save, lib=_library)
+    torch.library.register_autograd(f"lightsr::{backward}", refuse, lib=_library)
+    return spec
+
+
+class _Blank:
+    """The place of a tensor, or of a list of tensors, among saved arguments."""
+
+    def __init__(self, value: Tensor | Sequence[Tensor]) -> None:
+        self.count = None if isinstance(value, Tensor) else len(value)
+
+    def fill(self, saved: Any) -> Any:
+        return next(saved) if self.count is None else [next(saved) for _ in range(self.count)]
+
+
+def _tensors(args: Sequence[Any]) -> list[Tensor]:
+    """The tensors among arguments, those inside lists included, in order."""
+    flat: list[Tensor] = []
+    for value in args:
+        if isinstance(value, Tensor):
+            flat.append(value)
+        elif isinstance(value, list | tuple):
+            flat += [each for each in value if isinstance(each, Tensor)]
+    return flat
+
+
+def _needed(needs_input_grad: Sequence[Any], args: Sequence[Any]) -> list[bool]:
+    """One flag a tensor: whether its gradient is wanted (lists have a list of flags, or one for all)."""
+    flags: list[bool] = []
+    for need, value in zip(needs_input_grad, args, strict=True):
+        if isinstance(value, Tensor):
+            flags.append(bool(need))
+        elif isinstance(value, list):
+            flags += (
+                [bool(each) for each in need]
+                if isinstance(need, list | tuple)
+                else [bool(need)] * len(_tensors([value]))
+            )
+    return flags
+
+
+def _place(value: Any, flags: Any, found: Any) -> Any:
+    """The gradient (or None, or a list of them) that stands where argument `value` stood."""
+    if isinstance(value, Tensor):
+        return next(found) if next(flags) else None
+    if isinstance(value, list) and _tensors([value]):
+        return [next(found) if next(flags) else None for _ in value]
+    return None
+
+
+def _forward(spec: OpSpec) -> Any:
+    def run(*args: Any) -> Any:
+        out = spec.reference(*args)
+        fake = spec.fake(*args)
+        # An operator may not hand back its input or a view of its own other result, and its strides are a promise.
+        if isinstance(out, tuple):
+            return tuple(torch.empty_like(like).copy_(each) for each, like in zip(out, fake, strict=True))
+        return torch.empty_like(fake).copy_(out)
+
+    return run
+
+
+def _backward(spec: OpSpec) -> Any:
+    def run(grads: list[Tensor], wanted: list[bool], *args: Any) -> list[Tensor]:
+        tensors = _tensors(args)
+        chosen = [each for each, want in zip(tensors, wanted, strict=True) if want]
+
+        def forward(*inputs: Tensor) -> tuple[Tensor, ...]:
+            given = iter(inputs)
+            mixed = iter([next(given) if want else each for each, want in zip(tensors, wanted, strict=True)])
+            out = spec.reference(*[_Blank(value).fill(mixed) if _tensors([value]) else value for value in args])
+            return out if isinstance(out, tuple) else (out,)
+
+        # torch.func, because torch.autograd.grad records nothing inside an operator.
+        pull_back: Any = torch.func.vjp(forward, *chosen)[1]
+        return [_dense_like(x).copy_(grad) for x, grad in zip(chosen, pull_back(tuple(grads)), strict=True)]
+
+    return run
+
+
+def _fake_backward(grads: list[Tensor], wanted: list[bool], *args: Any) -> list[Tensor]:
+    return [_dense_like(value) for value, want in zip(_tensors(args), wanted, strict=True) if want]
+
+
+def _dense_like(x: Tensor) -> Tensor:
+    layout = layout_of(x) if x.dim() == 4 else torch.contiguous_format
+    return torch.empty(x.shape, dtype=x.dtype, device=x.device, memory_format=layout)
