@@ -1,15 +1,33 @@
 """Fused operators for lightweight super-resolution; each has a plain-PyTorch reference and gradients."""
 
+from .attention_maps import attention_maps
 from .depthwise_conv import depthwise_conv
 from .dispatch import BackendUnavailableError, Explanation, backend, explain
+from .distillation_fusion import distillation_fusion
+from .gated_feed_forward import gated_feed_forward
+from .gated_pointwise import gated_pointwise
+from .instance_norm_attention import instance_norm_attention
+from .large_kernel_attention import large_kernel_attention
+from .multi_attention import multi_attention
 from .spec import SPECS
+from .split_distillation import split_distillation
+from .window_attention import window_attention
 
 __version__ = "0.1.0"
 __all__ = [
     "SPECS",
     "BackendUnavailableError",
     "Explanation",
+    "attention_maps",
     "backend",
     "depthwise_conv",
+    "distillation_fusion",
     "explain",
+    "gated_feed_forward",
+    "gated_pointwise",
+    "instance_norm_attention",
+    "large_kernel_attention",
+    "multi_attention",
+    "split_distillation",
+    "window_attention",
 ]

@@ -34,6 +34,49 @@ def check_shape(op: str, name: str, value: Tensor | None, shape: Sequence[int], 
         raise TypeError(f"{op}: {name} is {value.dtype} but x is {like.dtype}; convert one with .to(), or use autocast")
 
 
+def check_required(op: str, name: str, value: Tensor, shape: Sequence[int], like: Tensor) -> None:
+    """Requires what `check_shape` does, and that `value` is there."""
+    if value is None:
+        raise TypeError(f"{op}: {name} must be a torch.Tensor, got NoneType")
+    check_shape(op, name, value, shape, like)
+
+
+def check_tensors(op: str, name: str, values: Sequence[Tensor], count: int) -> None:
+    """Requires a list of `count` tensors."""
+    if not isinstance(values, list | tuple):
+        raise TypeError(f"{op}: {name} must be a list of tensors, got {type(values).__name__}")
+    if len(values) != count:
+        raise ValueError(f"{op}: {name} must have one entry a part, {count} in all; got {len(values)}")
+
+
+def check_parts(op: str, parts: Sequence[Tensor]) -> None:
+    """Requires a list of at least one picture, all of the same N, H, W, dtype and device; channels may differ."""
+    if not isinstance(parts, list | tuple):
+        raise TypeError(f"{op}: parts must be a list of tensors, got {type(parts).__name__}")
+    if not parts:
+        raise ValueError(f"{op}: parts must hold at least one tensor, got an empty list")
+    for i, part in enumerate(parts):
+        check_picture(op, f"parts[{i}]", part)
+        n, _, h, w = parts[0].shape
+        check_shape(op, f"parts[{i}]", part, (n, part.shape[1], h, w), parts[0])
+
+
+def check_depthwise(op: str, name: str, weight: Tensor, x: Tensor) -> None:
+    """Requires one odd-sided filter a channel of x: [C, 1, KH, KW], sides from 1 to 31."""
+    check_picture(op, name, weight)
+    kh, kw = weight.shape[2:]
+    check_shape(op, name, weight, (x.shape[1], 1, kh, kw), x)
+    if not all(side % 2 == 1 and side <= 31 for side in (kh, kw)):
+        raise ValueError(f"{op}: {name} must be odd from 1 to 31 a side, got {kh} x {kw}")
+
+
+def check_pointwise(op: str, name: str, weight: Tensor, channels: int, like: Tensor) -> int:
+    """Requires a 1x1 filter that reads `channels` channels, [C_out, channels, 1, 1], and returns its C_out."""
+    check_picture(op, name, weight)
+    check_shape(op, name, weight, (weight.shape[0], channels, 1, 1), like)
+    return weight.shape[0]
+
+
 def check_choice(op: str, name: str, value: str, choices: Sequence[str]) -> None:
     """Requires one of a few words."""
     if value not in choices:

@@ -2,7 +2,8 @@
 
 `LIGHTSR_BACKEND` (auto, reference, cpu, triton, cuda) sets the choice for the process, `with backend("reference"):` for
 a stretch of code. auto takes the first usable one of cuda, triton, cpu, reference. A backend that was asked for by name
-and cannot run raises BackendUnavailableError: it never falls back unasked.
+and cannot run raises BackendUnavailableError: it never falls back unasked. A function under torch.compile compiles anew
+where `backend()` changes the choice; the variable it reads once, when it is compiled.
 """
 
 from __future__ import annotations
@@ -11,10 +12,11 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 
+from .functional import layout_of
 from .spec import SPECS, OpSpec
 
 BACKENDS = ("cuda", "triton", "cpu", "reference")  # fastest first
@@ -31,7 +33,7 @@ def backend(name: str) -> Iterator[None]:
 
     Process-wide, as torch.backends.cudnn.flags is: other threads see it too.
     """
-    global _forced  # noqa: PLW0603: see where it is defined
+    global _forced  # noqa: PLW0603
     _check_name(name, "backend()")
     before, _forced = _forced, name
     try:
@@ -44,7 +46,7 @@ def requested() -> str:
     """The backend asked for: by `backend()`, else by LIGHTSR_BACKEND, else auto."""
     if _forced is not None:
         return _forced
-    name = os.environ.get("LIGHTSR_BACKEND", "auto")
+    name = os.environ.get("LIGHTSR_BACKEND") or "auto"
     _check_name(name, "LIGHTSR_BACKEND")
     return name
 
@@ -52,14 +54,31 @@ def requested() -> str:
 def call(spec: OpSpec, *args: Any) -> Any:
     """Checks the arguments and runs the op on the chosen backend."""
     spec.check(*args)
-    if choose(spec, args[0]) == "reference":
-        return spec.reference(*args)
+    if choose(spec, _picture(args).device.type) == "reference":
+        return run_reference(spec, *args)
     return spec.op(*args)
 
 
-def choose(spec: OpSpec, x: Any) -> str:
-    """The backend that runs `spec` on x (a tensor, or the first of a list of tensors)."""
-    device = (x if isinstance(x, torch.Tensor) else x[0]).device.type
+def run_reference(spec: OpSpec, *args: Any) -> Any:
+    """Runs the reference; its results get the layout of the first picture, as every backend gives it to them."""
+    result, x = spec.reference(*args), _picture(args)
+    if isinstance(result, tuple):
+        return tuple(_laid_out(each, x) for each in result)
+    return _laid_out(result, x)
+
+
+def _laid_out(result: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    # As a rule the result is laid out so already, and is returned as it is.
+    return result.contiguous(memory_format=layout_of(x) if result.dim() == 4 else torch.contiguous_format)
+
+
+def _picture(args: tuple[Any, ...]) -> torch.Tensor:
+    first = args[0]  # a tensor, or a list of them
+    return cast(torch.Tensor, first if isinstance(first, torch.Tensor) else first[0])
+
+
+def choose(spec: OpSpec, device: str) -> str:
+    """The backend that runs `spec` on tensors of this kind of device."""
     name = requested()
     if name == "auto":
         return next(each for each in BACKENDS if why_not(each, spec, device) is None)
@@ -102,7 +121,9 @@ def explain(op: str, device: str = "cpu") -> Explanation:
     """Says which backend `op` takes on `device` ("cpu" or "cuda") and why not another; print it, or read its fields."""
     if op not in SPECS:
         raise ValueError(f"explain: op must be one of {', '.join(SPECS)}; got {op!r}")
-    spec, kind, name = SPECS[op], torch.device(device).type, requested()
+    spec, kind, name = SPECS[op], device.split(":", maxsplit=1)[0], requested()
+    if kind not in ("cpu", "cuda"):
+        raise ValueError(f"explain: device must be cpu or cuda, got {device!r}")
     reasons = {each: reason for each in BACKENDS if (reason := why_not(each, spec, kind)) is not None}
     if name == "auto":
         name = next(each for each in BACKENDS if each not in reasons)

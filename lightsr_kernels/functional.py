@@ -29,7 +29,8 @@ def channel_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
 
 def layout_of(x: Tensor) -> torch.memory_format:
     """The layout an op gives its result: channels_last when x is channels_last and not also plain contiguous."""
-    if x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous():
+    # Plain contiguous is asked first: vmap and export can answer that one for any x.
+    if not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last):
         return torch.channels_last
     return torch.contiguous_format
 

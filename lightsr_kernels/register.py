@@ -6,17 +6,21 @@ shapes and strides. Where no native kernel is registered for a device, the opera
 Gradients come from `torch.ops.lightsr.<name>_backward`, which recomputes the reference and differentiates it, so an op
 saves its inputs and nothing else. Differentiating twice through the operator raises; the reference backend, being plain
 PyTorch, differentiates any number of times.
+
+Under autocast the operator is the reference, so that its result has the dtype and the rounding that eager code gives.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from .dispatch import run_reference
 from .functional import layout_of
 from .spec import SPECS, OpSpec
 
@@ -32,6 +36,8 @@ def register(spec: OpSpec) -> OpSpec:
     _library.define(f"{name}({arguments}) -> {results}")
     _library.impl(name, _forward(spec), "CompositeExplicitAutograd")
     torch.library.register_fake(f"lightsr::{name}", spec.fake, lib=_library)
+    for key in ("AutocastCPU", "AutocastCUDA"):
+        _library.impl(name, partial(run_reference, spec), key)
 
     _library.define(f"{backward}(Tensor[] grad_results, bool[] wanted, {arguments}) -> Tensor[]")
     _library.impl(backward, _backward(spec), "CompositeExplicitAutograd")
@@ -88,12 +94,9 @@ def _needed(needs_input_grad: Sequence[Any], args: Sequence[Any]) -> list[bool]:
     for need, value in zip(needs_input_grad, args, strict=True):
         if isinstance(value, Tensor):
             flags.append(bool(need))
-        elif isinstance(value, list):
-            flags += (
-                [bool(each) for each in need]
-                if isinstance(need, list | tuple)
-                else [bool(need)] * len(_tensors([value]))
-            )
+        else:
+            count = len(_tensors([value]))
+            flags += [bool(each) for each in need] if count and isinstance(need, list) else [bool(need)] * count
     return flags
 
 
@@ -101,7 +104,7 @@ def _place(value: Any, flags: Any, found: Any) -> Any:
     """The gradient (or None, or a list of them) that stands where argument `value` stood."""
     if isinstance(value, Tensor):
         return next(found) if next(flags) else None
-    if isinstance(value, list) and _tensors([value]):
+    if isinstance(value, list) and len(value) == len(_tensors([value])):
         return [next(found) if next(flags) else None for _ in value]
     return None
 

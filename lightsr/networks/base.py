@@ -104,6 +104,11 @@ class SRNetwork(nn.Module):
         """The constructor arguments (scale included) a state_dict was made with, or None if it is another network's."""
         raise NotImplementedError
 
+    @staticmethod
+    def from_released(state_dict: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """Renames the keys of the authors' own checkpoint to ours; anything else comes back as it is."""
+        return state_dict
+
 
 class Tail(nn.Sequential):
     """The one-step upsampler: 3x3 convolution to 3*scale^2 channels, then pixel shuffle."""

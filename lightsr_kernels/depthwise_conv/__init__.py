@@ -114,7 +114,8 @@ def _call(
     gate: Tensor | None = None,
     residual: Tensor | None = None,
 ) -> Sample:
-    return Sample(name, (x, weight, bias, list(dilation), activation, 0.05, gate, residual))
+    slope = 0.5  # a power of two, so that whole numbers stay exact
+    return Sample(name, (x, weight, bias, list(dilation), activation, slope, gate, residual))
 
 
 def _samples(make: Make) -> Iterator[Sample]:

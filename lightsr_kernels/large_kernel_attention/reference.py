@@ -1,0 +1,33 @@
+"""large_kernel_attention in plain PyTorch: the specification."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def reference(
+    x: Tensor,  # [N, C, H, W]
+    weight1: Tensor,  # [C, 1, KH1, KW1]
+    bias1: Tensor | None,  # [C]
+    weight2: Tensor,  # [C, 1, KH2, KW2]
+    bias2: Tensor | None,  # [C]
+    mix_weight: Tensor,  # [C, C, 1, 1]
+    mix_bias: Tensor | None,  # [C]
+    dilation: int,
+    out_weight: Tensor | None,  # [C, C, 1, 1]
+    out_bias: Tensor | None,  # [C]
+    residual: Tensor | None,  # [N, C, H, W]
+) -> Tensor:  # [N, C, H, W]
+    channels = x.shape[1]
+    kh, kw = weight1.shape[2:]
+    t = F.conv2d(x, weight1, bias1, padding=(kh // 2, kw // 2), groups=channels)
+    kh, kw = weight2.shape[2:]
+    padding = (dilation * (kh // 2), dilation * (kw // 2))
+    t = F.conv2d(t, weight2, bias2, padding=padding, dilation=dilation, groups=channels)
+    out = x * F.conv2d(t, mix_weight, mix_bias)
+    if out_weight is not None:
+        out = F.conv2d(out, out_weight, out_bias)
+    if residual is not None:
+        out = out + residual
+    return out

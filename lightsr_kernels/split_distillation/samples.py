@@ -1,0 +1,112 @@
+"""What the tests and benches call split_distillation with, and what a call costs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from torch import Tensor
+
+from ..spec import BadInput, Cost, Make, Sample, other_dtype
+
+
+def _call(
+    name: str,
+    x: Tensor,
+    split: int | None = None,
+    *,
+    bias: Tensor | None = None,
+    residual: Tensor | None = None,
+    activation: str = "leaky_relu",
+    slope: float = 0.5,  # a power of two, so that whole numbers stay exact
+    weight: Tensor | None = None,
+    weight_bias: Tensor | None = None,
+    distilled_activation: str = "leaky_relu",
+    gate_weight: Tensor | None = None,
+    gate_bias: Tensor | None = None,
+    keep: bool = True,
+) -> Sample:
+    ends = (weight, weight_bias, distilled_activation, gate_weight, gate_bias, keep)
+    return Sample(name, (x, split, bias, residual, activation, slope, *ends))
+
+
+def samples(make: Make) -> Iterator[Sample]:
+    shape = (2, 5, 9, 7)
+    split = {"weight": make(4, 2, 1, 1), "weight_bias": make(4)}
+    whole = {"weight": make(3, 5, 1, 1), "weight_bias": make(3)}
+    yield _call("split", make(*shape), 2)
+    yield _call("split-weight-residual", make(*shape), 2, residual=make(*shape), **split)
+    yield _call("whole", make(*shape), bias=make(5))
+    yield _call("whole-weight", make(*shape), bias=make(5), residual=make(*shape), **whole)
+    yield _call("whole-no-rest", make(*shape), residual=make(*shape), keep=False)
+    yield _call("no-activation", make(1, 5, 6, 11), 1, activation="none", keep=False)
+    yield _call(
+        "relu-none", make(1, 5, 6, 11), 2, activation="relu", distilled_activation="none", weight=make(1, 2, 1, 1)
+    )
+    yield _call("1-channel", make(2, 1, 5, 6), bias=make(1), weight=make(1, 1, 1, 1))
+    yield _call("1x1-picture", make(1, 5, 1, 1), 2, bias=make(5), **split)
+    yield _call("no-pictures", make(0, 5, 9, 7), 2, bias=make(5), residual=make(0, 5, 9, 7), **split)
+    if not make.integers:  # these round
+        yield _call("split-gate", make(*shape), 2, gate_weight=make(2, 2, 1, 1), gate_bias=make(2))
+        gate = {"gate_weight": make(3, 3, 1, 1), "gate_bias": make(3), "activation": "gelu"}
+        yield _call("whole-weight-gate", make(1, 5, 6, 11), **whole, **gate, distilled_activation="silu", keep=False)
+
+
+def bad_inputs(make: Make) -> Iterator[BadInput]:
+    x, weight, gate = make(1, 5, 4, 3), make(4, 2, 1, 1), make(4, 4, 1, 1)
+
+    def bad(name: str, position: int, value: object, error: type[Exception], match: str) -> BadInput:
+        args = list(_call("", x, 2, bias=make(5), weight=weight, weight_bias=make(4), gate_weight=gate).args)
+        args[position] = value
+        return BadInput(name, tuple(args), error, match)
+
+    yield bad("3-d", 0, x[0], ValueError, "x must have 4 dimensions")
+    yield bad("not-a-tensor", 0, None, TypeError, "x must be a torch.Tensor")
+    yield bad("whole-numbers", 0, x.long(), TypeError, "x must be float32")
+    for split in (0, -1, 5, 2.0):
+        yield bad(f"split-{split}", 1, split, ValueError, "split must be None or a whole number from 1 to 4")
+    yield bad("bias", 2, make(2), ValueError, r"bias must have shape \[5\]")
+    yield bad("residual", 3, make(1, 5, 4, 4), ValueError, r"residual must have shape \[1, 5, 4, 3\]")
+    yield bad("activation", 4, "tanh", ValueError, "activation must be one of")
+    yield bad("weight-channels", 6, make(4, 5, 1, 1), ValueError, r"weight must have shape \[4, 2, 1, 1\]")
+    yield bad("weight-3x3", 6, make(4, 2, 3, 3), ValueError, r"weight must have shape \[4, 2, 1, 1\]")
+    yield bad("weight-dtype", 6, weight.to(other_dtype(x)), TypeError, "weight is")
+    yield bad("weight-bias", 7, make(2), ValueError, r"weight_bias must have shape \[4\]")
+    yield bad("weight-bias-alone", 6, None, ValueError, "weight_bias was given without weight")
+    yield bad("distilled-activation", 8, "tanh", ValueError, "distilled_activation must be one of")
+    yield bad("gate", 9, make(2, 2, 1, 1), ValueError, r"gate_weight must have shape \[4, 4, 1, 1\]")
+    yield bad("gate-bias", 10, make(2), ValueError, r"gate_bias must have shape \[4\]")
+    alone = _call("", x, 2, gate_bias=make(2)).args
+    yield BadInput("gate-bias-alone", alone, ValueError, "gate_bias was given without gate_weight")
+
+
+def bench(make: Make) -> Iterator[Sample]:
+    for h, w in ((45, 80), (180, 320)):
+        x, residual = make(1, 64, h, w), make(1, 64, h, w)
+        weight = {"weight": make(16, 16, 1, 1), "weight_bias": make(16)}
+        yield _call(f"1x64x{h}x{w}-split16", x, 16, bias=make(64), residual=residual, **weight)
+        x, residual = make(1, 52, h, w), make(1, 52, h, w)
+        weight = {"weight": make(26, 52, 1, 1), "weight_bias": make(26)}
+        yield _call(f"1x52x{h}x{w}-whole", x, bias=make(52), residual=residual, **weight)
+
+
+def cost(
+    x: Tensor,
+    split: int | None,
+    bias: Tensor | None,
+    residual: Tensor | None,
+    activation: str,
+    negative_slope: float,
+    weight: Tensor | None,
+    weight_bias: Tensor | None,
+    distilled_activation: str,
+    gate_weight: Tensor | None,
+    gate_bias: Tensor | None,
+    keep: bool,
+) -> Cost:
+    n, channels, h, w = x.shape
+    first, rest = (channels, channels) if split is None else (split, channels - split)
+    distilled = first if weight is None else weight.shape[0]
+    filters = sum(each.numel() for each in (weight, gate_weight) if each is not None)
+    planes = channels * (1 + (residual is not None)) + distilled + rest * keep
+    flops = 2 * filters + channels * ((bias is not None) + (residual is not None) + (activation != "none"))
+    return Cost(bytes=(planes * n * h * w + filters) * x.element_size(), flops=flops * n * h * w)
