@@ -123,7 +123,7 @@ def load(
         network_class(network)
     loaded = read_state_dict(path)
     try:
-        cls, config = detect(loaded.tensors)
+        cls, config = _recognised(loaded.tensors)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
     found = f"{cls.name} x{config['scale']}"
@@ -155,7 +155,7 @@ def fold(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
         >>> len(lightsr.fold(net.state_dict())) < len(net.state_dict())
         True
     """
-    cls, config = detect(state_dict)
+    cls, config = _recognised(state_dict)
     return dict(_build(cls, config, state_dict, use_fused=False).fold().state_dict())
 
 
@@ -172,7 +172,7 @@ def save(path: str | Path, state_dict: Mapping[str, Tensor]) -> None:
     """
     from safetensors.torch import save as to_bytes
 
-    cls, config = detect(state_dict)
+    cls, config = _recognised(state_dict)
     renamed = cls.from_released(state_dict)
     tensors = {
         name: value.detach().cpu().clone(memory_format=torch.contiguous_format) for name, value in renamed.items()
@@ -182,13 +182,20 @@ def save(path: str | Path, state_dict: Mapping[str, Tensor]) -> None:
         temporary.write_bytes(to_bytes(tensors, metadata))
 
 
+def _recognised(state_dict: Mapping[str, Tensor]) -> tuple[type[SRNetwork], dict[str, Any]]:
+    with torch.random.fork_rng(
+        devices=[]
+    ):  # detection makes networks, whose initial values nobody's seed should notice
+        return detect(state_dict)
+
+
 def _build(
     cls: type[SRNetwork], config: dict[str, Any], state_dict: Mapping[str, Tensor], use_fused: bool
 ) -> SRNetwork:
     """A network with these very weights, in their dtype."""
     renamed = cls.from_released(state_dict)
     floating = [value.dtype for value in renamed.values() if value.is_floating_point()]
-    with torch.random.fork_rng(devices=[]):  # initial values are drawn and thrown away; nobody's seed should notice
+    with torch.random.fork_rng(devices=[]):
         net = cls(**config, use_fused=use_fused)
     if floating:
         net = net.to(floating[0])

@@ -167,9 +167,9 @@ def _fail(error: BaseException) -> int:
 
 
 def _reason(error: BaseException) -> str:
-    if isinstance(error, InputError):
-        return str(error)
-    if _is_out_of_memory(error):
+    from .memory import is_out_of_memory
+
+    if is_out_of_memory(error):
         return "not enough memory; give a smaller --tile, such as --tile 128"
     return str(error).strip().split("\n", maxsplit=1)[0] or type(error).__name__
 
@@ -178,14 +178,9 @@ def _is_about_the_machine(error: RuntimeError) -> bool:
     """A backend that cannot run, or memory that is not there: to be told in one line, unlike a bug of ours."""
     from lightsr_kernels import BackendUnavailableError
 
-    return isinstance(error, BackendUnavailableError) or _is_out_of_memory(error)
+    from .memory import is_out_of_memory
 
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    # On the CPU torch raises a bare RuntimeError, told apart by its words alone.
-    return isinstance(error, MemoryError) or any(
-        words in str(error) for words in ("can't allocate memory", "not enough memory", "out of memory")
-    )
+    return isinstance(error, BackendUnavailableError) or is_out_of_memory(error)
 
 
 def _check_environment() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -15,6 +15,7 @@ from .checkpoint import load
 from .errors import InputError
 from .evaluation import NetworkFacts
 from .networks import SRNetwork, create, network_class
+from .tiles import PatchLimit
 
 
 @dataclass(frozen=True)
@@ -32,11 +33,19 @@ class Contender:
     facts: NetworkFacts
     net: SRNetwork
     device: torch.device
+    limit: PatchLimit = field(default_factory=PatchLimit)
 
     @property
     def label(self) -> str:
         """Its name in the table; no two are the same."""
         return self.facts.label
+
+    @property
+    def note(self) -> str | None:
+        """What to say when its figures are not those of whole pictures."""
+        if self.net.exact_tiles or not self.limit.tiled:
+            return None
+        return f"{self.label} looks at the whole picture and was run in tiles, so its figures are approximate"
 
 
 def contenders_of(networks: Sequence[Entry | SRNetwork], scale: int, device: torch.device) -> list[Contender]:

@@ -11,11 +11,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-import lightsr_kernels
-
 from .compare import SHOWN, compare
 from .contenders import Contender, Entry, contenders_of, evaluating
-from .doctor import _cpu_model as cpu_model
+from .devices import choose_device, machine, using_backend
 from .errors import InputError
 from .evaluation import Comparison, Evaluation, Row
 from .images import read_rgb8
@@ -24,15 +22,14 @@ from .networks import SCALES, SRNetwork
 from .resize import imresize
 from .testsets import DataSet, Pair, find_data_sets
 from .tiles import run_tiled
-from .weight_files import one_line
 
 PROTOCOL = (
     "PSNR (dB) / SSIM on Y of BT.601 (16 to 235) of 8-bit results, {scale} pixels cropped a side, "
     "SSIM 11x11 gaussian sigma 1.5 where it fits whole; LR: {lr}"
 )
-WARM_UP = 48  # side of the picture that takes the costs of a first call
+WARM_UP = 32  # side of the picture that takes the costs of a first call
 
-__all__ = ["Entry", "evaluate"]
+__all__ = ["Entry", "choose_device", "evaluate"]
 
 
 def evaluate(
@@ -96,7 +93,7 @@ def evaluate(
     )
     pictures = sum(len(each.pairs) for each in data_sets)
     with (
-        lightsr_kernels.backend(backend),
+        using_backend(backend),
         torch.inference_mode(),
         evaluating(contenders),
         _progress(pictures * len(contenders), quiet) as advance,
@@ -105,31 +102,8 @@ def evaluate(
             run_tiled(each.net, torch.zeros(1, 3, WARM_UP, WARM_UP, device=each.device), tile)
         for data_set in data_sets:
             _measure_set(result, data_set, contenders, report, advance)
+    result.notes = [each.note for each in contenders if each.note is not None]
     return result
-
-
-def choose_device(name: str | torch.device) -> torch.device:
-    """The device of a name; auto is a GPU when torch sees one."""
-    if name == "auto":
-        found = torch.accelerator.current_accelerator(check_available=True)
-        return found or torch.device("cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:  # torch's two ways to say that a device is not there
-        raise InputError(f"device {str(name)!r} cannot be used: {one_line(error)}") from error
-    return device
-
-
-def machine(device: torch.device) -> str:
-    """The device that times were taken on, in one line."""
-    if device.type == "cuda":
-        name = torch.cuda.get_device_name(device)
-    elif device.type == "cpu":
-        name = f"{cpu_model()}, {torch.get_num_threads()} threads"
-    else:
-        name = str(device)
-    return f"{name}, torch {torch.__version__}"
 
 
 def _measure_set(
@@ -184,7 +158,7 @@ def _enlarge(contender: Contender, lr: Tensor, tile: str | int) -> tuple[Tensor,
     x = lr.to(contender.device).float().div(255)[None]
     _wait_for(contender.device)
     start = time.perf_counter()
-    out = run_tiled(contender.net, x, tile)
+    out = run_tiled(contender.net, x, tile, limit=contender.limit)
     _wait_for(contender.device)
     seconds = time.perf_counter() - start
     if not torch.isfinite(out).all():

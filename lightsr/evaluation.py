@@ -77,6 +77,7 @@ class Evaluation:
     rows: list[Row] = field(default_factory=list)
     failed: list[tuple[Path, str]] = field(default_factory=list)  # pictures left out of every mean, and why
     comparisons: list[Comparison] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)  # what else must be known to read the table, a line each
 
     @property
     def datasets(self) -> list[str]:
@@ -118,7 +119,7 @@ class Evaluation:
             "  ".join([line[0].ljust(widths[0]), *(cell.rjust(widths[k]) for k, cell in enumerate(line) if k)])
             for line in cells
         ]
-        return "\n".join([*lines, "", self.protocol, f"measured on {self.machine}"])
+        return "\n".join([*lines, "", self.protocol, f"measured on {self.machine}", *self.notes])
 
     def as_dict(self) -> dict[str, Any]:
         """Everything but the crops, ready for JSON; an infinite PSNR (equal pictures) is None."""
@@ -128,6 +129,7 @@ class Evaluation:
             "protocol": self.protocol,
             "machine": self.machine,
             "tile": self.tile,
+            "notes": self.notes,
             "networks": [asdict(net) for net in self.networks],
             "means": [_finite(asdict(mean)) for mean in self.means()],
             "pictures": [_finite(asdict(row)) for row in self.rows],

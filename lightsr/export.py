@@ -38,7 +38,8 @@ def export(net: SRNetwork, path: str | Path, format: str | None = None, check: b
         net: any network; it stays as it is. Its plain-PyTorch path is written, folded, in float32, for the CPU.
         path: the file to write; it is either the old one or the whole new one.
         format: onnx (any batch, height and width; needs the extra lightsr[export]), pt2 (a torch.export program for
-            one picture of any height and width, IDSA-Net's from 9), safetensors (folded weights); None goes by the suffix of `path`.
+            one picture of any height and width, IDSA-Net's from 9), safetensors (folded weights); None goes by the
+            suffix of `path`.
         check: reads the file back and compares results at two sizes other than the traced one.
 
     Returns:
@@ -69,7 +70,7 @@ def export(net: SRNetwork, path: str | Path, format: str | None = None, check: b
 
 def format_of(path: str | Path, format: str | None) -> str:
     """The format asked for, or the one of the suffix; InputError for an unknown one."""
-    found = format or FORMATS.get(Path(path).suffix.lower())
+    found = format or FORMATS.get(Path(path).suffix.lower(), "")
     if found not in FORMATS.values():
         raise InputError(f"{path}: give a name in {', '.join(FORMATS)}, or a format of {', '.join(FORMATS.values())}")
     return found
@@ -87,7 +88,7 @@ def network_to_export(weights: str | Path | None, network: str | None, scale: in
 
 
 def _write_onnx(net: SRNetwork, path: Path) -> None:
-    picture = torch.rand(2, 3, *TRACED)
+    picture = torch.zeros(2, 3, *TRACED)
     with _quietly():
         program: Any = torch.onnx.export(
             traceable(net),
@@ -117,7 +118,7 @@ def _write_pt2(net: SRNetwork, path: Path) -> None:
     # sides are, or are not, multiples of 8 as the traced one's are.
     oblivious = settings.patch(backed_size_oblivious=True)  # type: ignore[attr-defined]
     with _quietly(), oblivious:
-        program = torch.export.export(traceable(net), (torch.rand(1, 3, *TRACED),), dynamic_shapes={"x": sides})
+        program = torch.export.export(traceable(net), (torch.zeros(1, 3, *TRACED),), dynamic_shapes={"x": sides})
         torch.export.save(program, path, extra_files={"lightsr.json": json.dumps(_facts(net))})
 
 

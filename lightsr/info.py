@@ -42,7 +42,7 @@ def info(network: str | None = None, scale: int | None = None) -> dict[str, Any]
 
 
 def _row(name: str, scale: int, files: list[WeightFile]) -> dict[str, Any]:
-    with torch.device("meta"):  # shapes are enough
+    with torch.random.fork_rng(devices=[]):
         net = create(name, scale)
     training = _parameters(net)
     net.fold()

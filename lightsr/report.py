@@ -42,7 +42,7 @@ def write_report(path: str | Path, evaluation: Evaluation) -> None:
     require_matplotlib()
     parts = {
         "title": f"Super-resolution x{evaluation.scale}",
-        "protocol": escape(evaluation.protocol),
+        "protocol": "<br>".join(escape(line) for line in (evaluation.protocol, *evaluation.notes)),
         "machine": escape(evaluation.machine),
         "made": f"lightsr {escape(__version__)}, {datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
         "table": _means_table(evaluation),

@@ -18,7 +18,10 @@ def colours(evaluation: Evaluation) -> dict[str, str]:
 
 
 def plot(evaluation: Evaluation) -> str:
-    """PSNR against seconds per picture as an SVG element, one panel a data set; "" when there is nothing to plot."""
+    """PSNR against seconds per picture as an SVG element, one panel a data set; "" when there is nothing to plot.
+
+    Bicubic is drawn only beside a single network: where there are more, they would be squeezed into one corner.
+    """
     import matplotlib
     from matplotlib.figure import Figure
     from matplotlib.ticker import FuncFormatter, LogLocator
@@ -26,30 +29,21 @@ def plot(evaluation: Evaluation) -> str:
     datasets = evaluation.datasets
     if not datasets:
         return ""
+    trained = [net.label for net in evaluation.networks if net.name != "bicubic"]
+    drawn = {label: c for label, c in colours(evaluation).items() if len(trained) < 2 or label in trained}
     columns = min(COLUMNS, len(datasets))
     rows = math.ceil(len(datasets) / columns)
-    style: dict[Any, Any] = {
-        "svg.fonttype": "none",
-        "svg.hashsalt": "lightsr",
-        "font.family": "sans-serif",
-        "font.size": 10,
-    }
+    style: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": "lightsr", "font.family": "sans-serif"}
     with matplotlib.rc_context(style):
-        figure = Figure(figsize=(3.6 * columns if columns > 1 else 5.4, 3.2 * rows), layout="constrained")
+        figure = Figure(figsize=(3.2 * columns + 2.2, 3.2 * rows), layout="constrained")
+        dots = {}
         for k, dataset in enumerate(datasets):
             axes = figure.add_subplot(rows, columns, k + 1)
-            for label, colour in colours(evaluation).items():
+            for label, colour in drawn.items():
                 mean = evaluation.mean(dataset, label)
                 if mean is not None and math.isfinite(mean.psnr):
-                    axes.plot(mean.seconds, mean.psnr, "o", color=colour, markersize=8)
-                    axes.annotate(
-                        label,
-                        (mean.seconds, mean.psnr),
-                        xytext=(0, 9),
-                        textcoords="offset points",
-                        ha="center",
-                        color=colour,
-                        parse_math=False,
+                    (dots[label],) = axes.plot(
+                        mean.seconds, mean.psnr, "o", color=colour, markersize=10, markeredgecolor="white"
                     )
             axes.set_title(dataset, loc="left", fontweight="bold", fontsize=11, parse_math=False)
             axes.set_xscale("log")
@@ -62,7 +56,10 @@ def plot(evaluation: Evaluation) -> str:
             axes.grid(color="#e4e7eb", linewidth=0.8)
             axes.spines[["top", "right"]].set_visible(False)
             axes.set_axisbelow(True)
+        legend = figure.legend(list(dots.values()), list(dots), loc="outside right upper", frameon=False)
+        for text in legend.get_texts():
+            text.set_parse_math(False)
         file = io.StringIO()
         figure.savefig(file, format="svg", metadata={"Date": None})
-    text = file.getvalue()
-    return text[text.index("<svg") :]
+    svg = file.getvalue()
+    return svg[svg.index("<svg") :]

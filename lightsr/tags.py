@@ -16,6 +16,7 @@ DIRECTORIES = (EXIF, GPS, INTEROPERABILITY)  # tags whose value is the place of 
 SHORT, LONG = 3, 4
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 _LARGEST = 64 << 20  # bytes of one value that are read; a colour profile has a megabyte or two
+_LARGEST_TREE = 8 << 20  # bytes of a whole directory: many tags may claim the same stretch of a file
 
 
 @dataclass(frozen=True)
@@ -66,9 +67,9 @@ class TagFile:
     def places(self, offset: int) -> tuple[dict[int, Place], int, int]:
         """The tags of the directory at `offset`; then where the next directory's place is written, and that place."""
         count_format, entry_format, place_format = ("Q", "HHQQ", "Q") if self.big else ("H", "HHLL", "L")
-        inline = struct.calcsize(place_format)
+        inline = struct.calcsize(f"<{place_format}")
         (count,) = self._read(offset, count_format)
-        at = offset + struct.calcsize(count_format)
+        at = offset + struct.calcsize(f"<{count_format}")
         size = struct.calcsize(f"<{entry_format}")
         found: dict[int, Place] = {}
         for _ in range(min(count, 65535)):
@@ -98,15 +99,17 @@ class TagFile:
         return list(struct.unpack(f"{self.order}{place.count}{code}", self.value(place).data))
 
     def tree(self, offset: int | None = None, depth: int = 0) -> Directory:
-        """The directory at `offset` (default: the first) with the directories it names; damaged values are left out."""
+        """The directory at `offset`, by default the first, with those it names; damaged and huge values are left out."""
         found: Directory = {}
+        budget = _LARGEST_TREE
         for tag, place in self.places(self.first if offset is None else offset)[0].items():
             try:
                 if tag in DIRECTORIES:
                     if depth < 2 and (below := self.numbers(place)):
                         found[tag] = self.tree(below[0], depth + 1)
-                else:
+                elif (length := _SIZES.get(place.kind, 1) * place.count) <= budget:
                     found[tag] = self.value(place)
+                    budget -= length
             except (ValueError, struct.error):
                 continue
         return found

@@ -30,7 +30,7 @@ class TraceableHASN(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:  # [N, 3, H, W] -> [N, 3, scale*H, scale*W]
         h, w = x.shape[2:]
-        below, right = torch.sym_max(SMALLEST - h, 0), torch.sym_max(SMALLEST - w, 0)
+        below, right = (torch.sym_max(SMALLEST - each, 0) for each in (h, w))  # type: ignore[no-untyped-call]
         out: Tensor = self.net(F.pad(x, (0, right, 0, below), mode="replicate"))
         return out[:, :, : h * self.net.scale, : w * self.net.scale]
 

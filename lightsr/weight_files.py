@@ -21,6 +21,7 @@ from typing import Any
 import torch
 
 from .errors import InputError
+from .files import opened
 
 MAX_BYTES = 2**30  # a light network is under 10 MB, its whole training state under 100 MB
 MAX_HEADER = 2**24  # bytes of a safetensors header, or of the pickle in a .pth file
@@ -54,20 +55,11 @@ def read_weight_file(path: Path) -> Mapping[Any, Any]:
 
 
 def _first_bytes(path: Path) -> bytes:
-    try:
-        if not path.exists():
-            raise InputError(f"{path}: no such file; {ACCEPTED}")
-        if not path.is_file():
-            raise InputError(f"{path}: not a file; {ACCEPTED}")
-        size = path.stat().st_size
+    with opened(path) as file:
+        size = os.fstat(file.fileno()).st_size
         if size > MAX_BYTES:
             raise InputError(f"{path}: {size} bytes, and weight files up to {MAX_BYTES} are read")
-        with path.open("rb") as file:
-            return file.read(9)
-    except (OSError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{path!s:.200}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
+        return file.read(9)
 
 
 def _read_safetensors(path: Path, header: int) -> Mapping[str, torch.Tensor]:

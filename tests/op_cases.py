@@ -69,7 +69,9 @@ def of_tensors(function: Callable[..., Any], args: Any) -> Callable[..., tuple[T
 
     def flat(*values: Tensor) -> tuple[Tensor, ...]:
         given = iter(values)
-        return outputs(function(*tree_unflatten([next(given) if each is Tensor else each for each in others], structure)))
+        return outputs(
+            function(*tree_unflatten([next(given) if each is Tensor else each for each in others], structure))
+        )
 
     return flat
 
@@ -114,6 +116,10 @@ def doubled(args: Any) -> Any:
     def double(value: Tensor) -> Tensor:
         if value.dim() == 3:
             return torch.cat([value, value], 0)
-        return torch.cat([value, value], 2) if value.dim() == 4 and (value.shape[0], *value.shape[2:]) == (n, h, w) else value
+        return (
+            torch.cat([value, value], 2)
+            if value.dim() == 4 and (value.shape[0], *value.shape[2:]) == (n, h, w)
+            else value
+        )
 
     return change(args, double)

@@ -164,6 +164,25 @@ def test_data_sets_get_names(folder, tmp_path):
     assert evaluate(folder.parent, [Nearest(2)], 2).datasets == ["Toy"]  # its pictures are in HR
 
 
+def test_a_backend_that_cannot_run_is_told(tmp_path):
+    net = create("hasn", scale=2, use_fused=True)
+    folder = save(picture(24, 24), tmp_path / "small" / "one.png").parent
+    with pytest.raises(InputError, match="backend 'cuda' was asked for"):
+        evaluate(folder, [net], 2, backend="cuda", device="cpu")
+
+
+def test_tiles_that_are_approximate_are_told(folder, tmp_path):
+    net, exact = Nearest(2), Nearest(2)
+    net.exact_tiles = False
+    assert not evaluate(folder, [net, exact], 2).notes
+    found = evaluate(folder, [exact, net], 2, tile=8)
+    assert found.notes == [
+        "nearest (2) looks at the whole picture and was run in tiles, so its figures are approximate"
+    ]
+    assert found.table().splitlines()[-1] == found.notes[0]
+    assert found.as_dict()["notes"] == found.notes
+
+
 def test_networks_get_labels_and_keep_their_mode(folder):
     net = Nearest(2).train()
     found = evaluate(folder, [net, Entry("bicubic"), Nearest(2), Nearest(2)], 2)
@@ -172,9 +191,10 @@ def test_networks_get_labels_and_keep_their_mode(folder):
     assert net.training
 
 
-def test_weights_by_name(folder, tmp_path):
+def test_weights_by_name(tmp_path):
     from lightsr.checkpoint import save as save_weights
 
+    folder = save(picture(24, 24), tmp_path / "small" / "one.png").parent
     net = create("hasn", scale=2)
     for k in range(2):
         save_weights(tmp_path / f"try{k}.safetensors", net.state_dict())
@@ -198,10 +218,25 @@ def test_weights_by_name(folder, tmp_path):
         ([Nearest(3)], 2, {}, "nearest is a network for x3, and x2"),
         ([Nearest(2)], 2, {"device": "abacus"}, "device 'abacus' cannot be used"),
         ([Nearest(2)], 2, {"device": "cuda:99"}, "device 'cuda:99' cannot be used"),
+        ([Nearest(2)], 2, {"backend": "abacus"}, "backend must be one of auto, .*; got 'abacus'"),
+        ([Nearest(2)], 2, {"tile": 0}, "tile must be auto, off or"),
         ([Nearest(2)], 2, {"lr": ["a", "b"]}, "one low-resolution folder is needed for each of 1 folders; got 2"),
         ([Nearest(2)], 2, {"lr": "nowhere"}, "nowhere: no such folder"),
     ],
-    ids=["none", "scale", "name", "bicubic-weights", "weights", "net-scale", "device", "gpu", "lr-count", "lr-folder"],
+    ids=[
+        "none",
+        "scale",
+        "name",
+        "bicubic-weights",
+        "weights",
+        "net-scale",
+        "device",
+        "gpu",
+        "backend",
+        "tile",
+        "lr-count",
+        "lr-folder",
+    ],
 )
 def test_wrong_requests_are_told_in_one_line(folder, networks, scale, options, message):
     with pytest.raises(InputError, match=message) as error:
@@ -355,11 +390,21 @@ def test_bicubic_on_set5(shared):
     assert mean.ssim == pytest.approx(0.8104, abs=0.001)
 
 
-@pytest.mark.parametrize("from_files", [False, True], ids=["lr-made", "lr-files"])
-def test_hasn_reproduces_its_authors_figures(shared, from_files):
+@pytest.mark.parametrize(
+    ("dataset", "from_files", "pictures", "psnr_expected", "ssim_expected"),
+    [
+        ("Set5", False, 5, 32.18, 0.8948),
+        ("Set5", True, 5, 32.18, 0.8948),
+        ("Set14", True, 14, 28.61, 0.7814),
+    ],
+    ids=["Set5-lr-made", "Set5-lr-files", "Set14-lr-files"],
+)
+def test_hasn_reproduces_its_authors_figures(shared, dataset, from_files, pictures, psnr_expected, ssim_expected):
     entry = Entry("hasn", shared / "weights" / "HASN" / "HASN.pth")
-    folder = shared / "testsets" / "Set5"
-    found = evaluate(folder, [entry], 4, lr=folder / "LR_bicubic" if from_files else None)
-    mean = found.mean("Set5", "HASN")
-    assert mean.pictures == 5
-    assert (mean.psnr, mean.ssim) == (pytest.approx(32.18, abs=0.01), pytest.approx(0.8948, abs=0.0005))
+    folder = shared / "testsets" / dataset
+    found = evaluate(folder / "HR", [entry], 4, lr=folder / "LR_bicubic" if from_files else None)
+    mean = found.mean(dataset, "HASN")
+    assert mean.pictures == pictures
+    assert mean.psnr == pytest.approx(psnr_expected, abs=0.01)
+    assert mean.ssim == pytest.approx(ssim_expected, abs=0.0005)
+    assert score(mean) == f"{psnr_expected} / {ssim_expected}"

@@ -130,7 +130,7 @@ def test_large_mean_keeps_the_deviation() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
 def test_16_bit_statistics_are_taken_in_float32(dtype: torch.dtype) -> None:
-    """Sums and squares of these planes are beyond float16, and y is as large as x: one rounding of the result remains."""
+    """Sums and squares of these planes are beyond float16; y is as large as x; one rounding of the result remains."""
     make = Make(dtype, seed=2)
     x = make(1, 3, 64, 64, scale=400.0, offset=300.0)
     w = gentle(weights_of(make, 3, 2, 7), 300.0)

@@ -16,12 +16,14 @@ from lightsr.networks import REGISTRY, SCALES, SRNetwork, detect
 NAMES = list(REGISTRY)
 TRAINED = [name for name in NAMES if name != "bicubic"]
 FOLDING = ["mafdn", "lmswn"]
+# Two blocks are enough for what repeats: the second one already uses what the first one made.
+SHORT = {"lmswn": {"blocks": 2}, "mafdn": {"blocks": 2}, "hasn": {"blocks": 2}, "idsa_net": {"groups": 2}}
 
 
 def network(name: str, scale: int = 2, dtype: torch.dtype = torch.float64, **config: object) -> SRNetwork:
-    """A network with every parameter away from its initial zero or one, so that nothing cancels by accident."""
+    """A short one, with every parameter away from its initial zero or one, so that nothing cancels by accident."""
     torch.manual_seed(1)
-    net = lightsr.create(name, scale, **config).to(dtype).eval()
+    net = lightsr.create(name, scale, **SHORT.get(name, {}), **config).to(dtype).eval()
     with torch.no_grad():
         for parameter in net.parameters():
             parameter.add_(0.02 * torch.randn_like(parameter))
@@ -122,12 +124,18 @@ def test_autocast(name: str, fused: bool) -> None:
 def test_compiles_whole_with_dynamic_sizes(name: str, fused: bool) -> None:
     torch.compiler.reset()
     net = network(name, dtype=torch.float32).set_fused(fused)
-    counter = torch._dynamo.testing.CompileCounterWithBackend("aot_eager")
-    compiled = torch.compile(net, fullgraph=True, backend=counter, dynamic=True)
-    for size in [(16, 24), (17, 20), (24, 31), (32, 32), (19, 40)]:
+    graphs = []
+
+    def backend(graph: torch.fx.GraphModule, _: list[Tensor]) -> object:
+        graphs.append(graph)
+        return graph  # run as it is: tracing is what is tested
+
+    compiled = torch.compile(net, fullgraph=True, backend=backend, dynamic=True)
+    # From 21 pixels a side, where HASN's pooled map is two wide, and large enough for one choice of convolution.
+    for size in [(41, 48), (40, 56), (47, 60), (64, 40), (37, 57)]:
         x = picture(1, 3, *size, dtype=torch.float32)
         torch.testing.assert_close(compiled(x), net(x), rtol=1e-4, atol=1e-5)
-    assert counter.frame_count <= 2
+    assert len(graphs) <= 2
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -168,7 +176,7 @@ def test_a_stranger_is_refused_in_one_line() -> None:
 @pytest.mark.parametrize("name", FOLDING)
 def test_folds_in_place_and_once(name: str) -> None:
     net, x = network(name), picture(1, 3, 12, 13)
-    before, assumed = net(x), lightsr.create(name, 2, folded=True)
+    before, assumed = net(x), network(name, folded=True)
     assert not net.folded and net.fold() is net and net.folded
     assert list(net.state_dict()) == list(assumed.state_dict())
     torch.testing.assert_close(net(x), before, rtol=0, atol=1e-12 * before.abs().max().item())

@@ -32,7 +32,7 @@ def create(name: str, scale: int = 4, use_fused: bool = False, **config: Any) ->
         >>> import lightsr
         >>> net = lightsr.create("hasn", scale=2)
     """
-    return network_class(name)(scale, use_fused=use_fused, **config)  # type: ignore[call-arg]
+    return network_class(name)(scale, use_fused=use_fused, **config)
 
 
 def network_class(name: str) -> type[SRNetwork]:

@@ -5,6 +5,8 @@ Source of every part here: ASID, arXiv 2501.15774, and its released code, saturn
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -20,14 +22,15 @@ WINDOW = 8  # pixels a side, of windows and of grid sets alike
 class ChannelNorm(nn.Module):
     """LayerNorm over the channels of each pixel."""
 
-    def __init__(self, channels: int, eps: float) -> None:
+    def __init__(self, channels: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.ones(channels))
         self.bias = nn.Parameter(torch.zeros(channels))
-        self.eps = eps
 
-    def forward(self, x: Tensor) -> Tensor:  # [N, C, H, W]
-        return channel_norm(x, self.weight, self.bias, self.eps)
+    def forward(self, x: Tensor, eps: float) -> Tensor:  # [N, C, H, W]
+        # Callers give eps as a literal: torch.compile(dynamic=True) takes a float attribute for a variable, and traces
+        # everything a second time when it finds that it is none.
+        return channel_norm(x, self.weight, self.bias, eps)
 
 
 class LocalBlock(Block):
@@ -60,7 +63,7 @@ class GatedFeedForward(Block):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.norm = ChannelNorm(channels, 1e-6)
+        self.norm = ChannelNorm(channels)
         self.expand = nn.Conv2d(channels, 2 * channels, 1, bias=False)
         self.depthwise = nn.Conv2d(2 * channels, 2 * channels, 3, padding=1, groups=2 * channels, bias=False)
         self.project = nn.Conv2d(channels, channels, 1, bias=False)
@@ -74,9 +77,9 @@ class GatedFeedForward(Block):
                 self.expand.weight,
                 self.depthwise.weight,
                 self.project.weight,
-                eps=self.norm.eps,
+                eps=1e-6,
             )
-        gate, value = self.depthwise(self.expand(self.norm(x))).chunk(2, dim=1)
+        gate, value = self.depthwise(self.expand(self.norm(x, 1e-6))).chunk(2, dim=1)
         return x + self.project(F.gelu(gate) * value)  # type: ignore[no-any-return]
 
 
@@ -92,7 +95,7 @@ class SharedAttention(Block):
     def __init__(self, channels: int, grid: bool, makes_maps: bool) -> None:
         super().__init__()
         self.grid, self.makes_maps = grid, makes_maps
-        self.norm = ChannelNorm(channels, 1e-5)
+        self.norm = ChannelNorm(channels)
         if makes_maps:
             self.query_key = nn.Linear(channels, 2 * channels, bias=False)
             self.position = nn.Parameter(torch.randn((2 * WINDOW - 1) ** 2))  # nn.Embedding's initial values, as ASID
@@ -105,7 +108,7 @@ class SharedAttention(Block):
         """[N, C, H, W] and maps [N*sets, 64, 64] (None where they are made here) -> the same two."""
         if self.use_fused:
             return self._fused(x, maps)
-        tokens = to_sets(self.norm(x), WINDOW, self.grid)  # [N*sets, 64, C]
+        tokens = to_sets(self.norm(x, 1e-5), WINDOW, self.grid)  # [N*sets, 64, C]
         if maps is None:
             query, key = self.query_key(tokens).chunk(2, dim=-1)
             scores = query @ key.transpose(1, 2) * x.shape[1] ** -0.5
@@ -115,11 +118,11 @@ class SharedAttention(Block):
         return self.feed_forward(x), maps
 
     def _fused(self, x: Tensor, maps: Tensor | None) -> tuple[Tensor, Tensor]:
-        weight, bias, eps = self.norm.weight, self.norm.bias, self.norm.eps
-        sets = {"window": WINDOW, "grid": self.grid, "eps": eps}
+        norm = (self.norm.weight, self.norm.bias)
+        sets: dict[str, Any] = {"window": WINDOW, "grid": self.grid, "eps": 1e-5}
         if maps is None:
-            maps = ops.attention_maps(x, weight, bias, self.query_key.weight, self.position, **sets)
-        x = ops.window_attention(x, maps, weight, bias, self.value.weight, self.project.weight, **sets)
+            maps = ops.attention_maps(x, *norm, self.query_key.weight, self.position, **sets)
+        x = ops.window_attention(x, maps, *norm, self.value.weight, self.project.weight, **sets)
         return self.feed_forward(x), maps
 
 
@@ -140,14 +143,14 @@ class ChannelAttention(Block):
     def __init__(self, channels: int, grid: bool) -> None:
         super().__init__()
         self.grid = grid
-        self.norm = ChannelNorm(channels, 1e-6)
+        self.norm = ChannelNorm(channels)
         self.temperature = nn.Parameter(torch.ones(1))
         self.query_key_value = nn.Conv2d(channels, 3 * channels, 1, bias=False)
         self.depthwise = nn.Conv2d(3 * channels, 3 * channels, 3, padding=1, groups=3 * channels, bias=False)
         self.project = nn.Conv2d(channels, channels, 1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:  # [N, C, H, W]
-        h = self.query_key_value(self.norm(x))
+        h = self.query_key_value(self.norm(x, 1e-6))
         h = ops.depthwise_conv(h, self.depthwise.weight) if self.use_fused else self.depthwise(h)
         query, key, value = self._channels(h).chunk(3, dim=-2)  # [N, sets, C, pixels] each
         maps = F.normalize(query, dim=-1) @ F.normalize(key, dim=-1).transpose(-2, -1)

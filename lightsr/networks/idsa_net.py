@@ -109,7 +109,6 @@ class InstanceNormAttention(Block):
         self.down = nn.Conv2d(channels, squeezed, 1)
         self.up = nn.Conv2d(squeezed, channels, 1)
         self.spatial = nn.Conv2d(2, 1, 7, padding=3, bias=False)
-        self.eps = 1e-5
 
     def forward(self, x: Tensor) -> Tensor:  # [N, C, H, W]
         if self.use_fused:
@@ -122,7 +121,7 @@ class InstanceNormAttention(Block):
                 self.up.weight,
                 self.up.bias,
                 self.spatial.weight,
-                eps=self.eps,
+                eps=1e-5,
             )
         value = x.to(torch.promote_types(x.dtype, torch.float32))  # 16 bits are too few for sums over a picture
         mean = value.mean((2, 3), keepdim=True)
@@ -131,7 +130,7 @@ class InstanceNormAttention(Block):
         varies = variance > 0
         deviation = torch.where(varies, variance, 1.0).sqrt() * varies  # sqrt with gradient 0 at 0, not 1/0
         w = torch.sigmoid(self.up(F.relu(self.down((mean + deviation).to(x.dtype)))))
-        normed = centred * (variance + self.eps).rsqrt()
+        normed = centred * (variance + 1e-5).rsqrt()
         y = w * (self.weight[:, None, None] * normed + self.bias[:, None, None]).to(x.dtype)
         pooled = torch.cat([y.mean(1, keepdim=True), y.amax(1, keepdim=True)], dim=1)
         return x + y * torch.sigmoid(self.spatial(pooled))  # type: ignore[no-any-return]
@@ -271,18 +270,25 @@ class IDSANet(SRNetwork):
         )
         self.body_end = nn.Conv2d(channels, channels, 3, padding=1)
         self.tail = Tail(channels, scale)
-        self.least_windows = 2 if attention == "esa" else 1  # ESA needs 15 pixels a side
+        self.spatial_gates = attention == "esa"
         self.set_fused(use_fused)
 
     def forward(self, x: Tensor) -> Tensor:  # [N, 3, H, W] -> [N, 3, scale*H, scale*W]
-        h, w = x.shape[2:]
-        rows, columns = (max((side + WINDOW - 1) // WINDOW, self.least_windows) for side in (h, w))
-        shallow = y = self.head(F.pad(x, (0, columns * WINDOW - w, 0, rows * WINDOW - h)))
+        right, below = (self._filling(side) for side in (x.shape[3], x.shape[2]))
+        shallow = y = self.head(F.pad(x, (0, right, 0, below)))
         maps = None
         for group in self.groups:
             y, maps = group(y, maps)
-        out: Tensor = self.tail(self.body_end(y) + shallow)
-        return out[:, :, : self.scale * h, : self.scale * w]
+        y = self.tail(self.body_end(y) + shallow)
+        # Negative padding crops. A slice would do, but its strides make torch.export refuse sizes that need no crop.
+        return F.pad(y, (0, -self.scale * right, 0, -self.scale * below))
+
+    def _filling(self, side: int) -> int:
+        """How many pixels `side` lacks to whole windows, and to 15 pixels where ESA ends the groups."""
+        windows = (side + WINDOW - 1) // WINDOW
+        if self.spatial_gates:
+            windows = max(windows, 2)
+        return windows * WINDOW - side
 
     @property
     def radius(self) -> int:

@@ -14,9 +14,14 @@ import lightsr_kernels as ops
 from ..errors import InputError
 from .base import Block, FoldableConv2d, SRNetwork, Tail, tail_scale
 
-SLOPE = 0.05  # of every leaky ReLU, as in IMDN and RFDN
 BRANCHES = 4  # of a block; one more than it has 3x3 convolutions
 LARGEST_WIDTH = 4096  # a checkpoint that claims more is no network of this family
+
+
+def leaky_relu(x: Tensor) -> Tensor:
+    """Slope 0.05, as in IMDN and RFDN."""
+    # A literal: torch.compile(dynamic=True) takes a global float for a variable, and traces everything a second time.
+    return F.leaky_relu(x, 0.05)
 
 
 class DOConv2d(FoldableConv2d):
@@ -81,8 +86,8 @@ class MultiAttentionDistillation(Block):
         parts, rest = [], x
         for k in range(BRANCHES):
             if k > 0:
-                rest = F.leaky_relu(self.refine[k - 1](rest) + rest, SLOPE)
-            parts.append(self.attention[k](F.leaky_relu(self.distill[k](rest), SLOPE)))
+                rest = leaky_relu(self.refine[k - 1](rest) + rest)
+            parts.append(self.attention[k](leaky_relu(self.distill[k](rest))))
         return x + self.fusion(torch.cat(parts, dim=1))  # type: ignore[no-any-return]
 
     def _fused(self, x: Tensor) -> Tensor:
@@ -96,7 +101,7 @@ class MultiAttentionDistillation(Block):
                 bias=None if first else conv.bias,
                 residual=None if first else rest,
                 activation="none" if first else "leaky_relu",
-                negative_slope=SLOPE,
+                negative_slope=0.05,
                 weight=distill.weight,
                 weight_bias=distill.bias,
                 keep=not (first or last),
@@ -185,7 +190,7 @@ class MAFDN(SRNetwork):
             y = ops.distillation_fusion(outputs, self.fusion.weight, self.fusion.bias)
         else:
             y = self.fusion(torch.cat(outputs, dim=1))
-        return self.tail(self.body_end(F.leaky_relu(y, SLOPE)) + shallow)  # type: ignore[no-any-return]
+        return self.tail(self.body_end(leaky_relu(y)) + shallow)  # type: ignore[no-any-return]
 
     @property
     def radius(self) -> int:

@@ -51,7 +51,7 @@ def bad_inputs(make: Make) -> Iterator[BadInput]:
 
 
 def bench(make: Make) -> Iterator[Sample]:
-    for c in (48, 32, 16):
+    for c, h, w in ((48, 48, 80), (48, 184, 320), (32, 184, 320), (16, 184, 320)):
         for grid in (False, True):
-            args = (make(1, c, 184, 320), *_weights(make, c, 8), 8, grid, 1e-5)
-            yield Sample(f"1x{c}x184x320-{'grid' if grid else 'windows'}", args)
+            args = (make(1, c, h, w), *_weights(make, c, 8), 8, grid, 1e-5)
+            yield Sample(f"1x{c}x{h}x{w}-{'grid' if grid else 'windows'}", args)

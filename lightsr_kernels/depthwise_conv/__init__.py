@@ -127,6 +127,7 @@ def _samples(make: Make) -> Iterator[Sample]:
     yield _call("k31-larger-than-x", x, make(3, 1, 31, 31, scale=0.1), make(3))
     yield _call("1x1-picture", make(1, 2, 1, 1), make(2, 1, 5, 5), make(2))
     yield _call("no-pictures", make(0, 3, 9, 7), make(3, 1, 3, 3), make(3))
+    yield _call("no-rows", make(2, 3, 0, 7), make(3, 1, 3, 3), make(3))
     yield _call("relu-residual", x, make(3, 1, 3, 3), make(3), activation="relu", residual=make(2, 3, 9, 7))
     yield _call("leaky-gate", x, make(3, 1, 3, 3), make(3), activation="leaky_relu", gate=make(2, 3, 9, 7))
     if not make.integers:  # these three round

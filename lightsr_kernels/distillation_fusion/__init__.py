@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import cast
+from typing import Any, cast
 
 from torch import Tensor
 
@@ -157,8 +157,8 @@ def _bad_inputs(make: Make) -> Iterator[BadInput]:
     x = make(1, 2, 4, 3)
 
     def bad(name: str, position: int, value: object, error: type[Exception], match: str) -> BadInput:
-        usual = {"scale": True, "maps": True, "residual": True}
-        args = list(_call(make, "", (2, 3), 4, (1, 4, 3), gain=(), residual_gain=(), **usual).args)
+        options: dict[str, Any] = {"scale": True, "maps": True, "residual": True}
+        args = list(_call(make, "", (2, 3), 4, (1, 4, 3), gain=(), residual_gain=(), **options).args)
         args[position] = value
         return BadInput(name, tuple(args), error, match)
 
@@ -186,7 +186,7 @@ def _bad_inputs(make: Make) -> Iterator[BadInput]:
 def _bench(make: Make) -> Iterator[Sample]:
     for h, w in ((45, 80), (180, 320)):
         yield _call(make, f"4x1x26x{h}x{w}-to-52", (26,) * 4, 52, (1, h, w), scale=True, maps=True, residual=True)
-        gains = {"gain": (1,), "residual_gain": (1,)}
+        gains: dict[str, Any] = {"gain": (1,), "residual_gain": (1,)}
         yield _call(make, f"4x1x16x{h}x{w}-to-64-gains", (16,) * 4, 64, (1, h, w), residual=True, **gains)
         yield _call(make, f"6x1x64x{h}x{w}-to-64", (64,) * 6, 64, (1, h, w))
 

@@ -150,8 +150,8 @@ def _bad_inputs(make: Make) -> Iterator[BadInput]:
 
 
 def _bench(make: Make) -> Iterator[Sample]:
-    for c in (48, 32, 16):
-        yield Sample(f"1x{c}x184x320", (make(1, c, 184, 320), *_weights(make, c, c), 1e-6))
+    for c, h, w in ((48, 48, 80), (48, 184, 320), (32, 184, 320), (16, 184, 320)):
+        yield Sample(f"1x{c}x{h}x{w}", (make(1, c, h, w), *_weights(make, c, c), 1e-6))
 
 
 SPEC = register(

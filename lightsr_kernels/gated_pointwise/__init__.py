@@ -40,7 +40,7 @@ def gated_pointwise(
     out_weight: Tensor,  # [C, E, 1, 1]
     out_bias: Tensor,  # [C]
     *,
-    eps: float = 1e-6,
+    eps: float = 1e-5,
 ) -> Tensor:  # [N, C, H, W]
     """Expands every normalised pixel three ways: two paths multiply (a star), the third is gated by its surroundings.
 

@@ -125,7 +125,8 @@ def _cost(
     spatial = 2 * spatial_weight.numel() * n * h * w
     gate = 4 * n * c * down_weight.shape[0]
     each_value = 10  # mean 1, centring 1, squares 2, scale and shift 2, channel mean and maximum 2, gated sum 2
-    return Cost(bytes=2 * x.numel() * x.element_size(), flops=each_value * x.numel() + spatial + gate)
+    moved = 2 * x.numel() + down_weight.numel() + up_weight.numel() + spatial_weight.numel()
+    return Cost(bytes=moved * x.element_size(), flops=each_value * x.numel() + spatial + gate)
 
 
 SPEC = register(

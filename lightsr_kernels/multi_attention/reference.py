@@ -21,13 +21,12 @@ def reference(
     residual: Tensor | None,  # [N, C_out or sum of C_k, H, W]
 ) -> Tensor:  # [N, C_out or sum of C_k, H, W]
     attended = []
-    for k, z in enumerate(parts):
-        z = z * torch.sigmoid(F.conv2d(z, pixel_weights[k], pixel_biases[k]))
-        seen = torch.cat([z.mean(1, keepdim=True), z.amax(1, keepdim=True)], 1)
-        z = z * torch.sigmoid(F.conv2d(seen, spatial_weights[k], padding=spatial_weights[k].shape[-1] // 2))
-        pooled = z.mean((2, 3), keepdim=True)
-        hidden = F.relu(F.conv2d(pooled, down_weights[k], down_biases[k]))
-        attended.append(z * torch.sigmoid(F.conv2d(hidden, up_weights[k], up_biases[k])))
+    for k, part in enumerate(parts):
+        pixel = part * torch.sigmoid(F.conv2d(part, pixel_weights[k], pixel_biases[k]))
+        seen = torch.cat([pixel.mean(1, keepdim=True), pixel.amax(1, keepdim=True)], 1)
+        spatial = pixel * torch.sigmoid(F.conv2d(seen, spatial_weights[k], padding=spatial_weights[k].shape[-1] // 2))
+        hidden = F.relu(F.conv2d(spatial.mean((2, 3), keepdim=True), down_weights[k], down_biases[k]))
+        attended.append(spatial * torch.sigmoid(F.conv2d(hidden, up_weights[k], up_biases[k])))
     out = torch.cat(attended, 1)
     if out_weight is not None:
         out = F.conv2d(out, out_weight, out_bias)

@@ -137,7 +137,8 @@ SPEC = register(
         schema="(Tensor x, int? split, Tensor? bias, Tensor? residual, str activation, float negative_slope, "
         "Tensor? weight, Tensor? weight_bias, str distilled_activation, Tensor? gate_weight, Tensor? gate_bias, "
         "bool keep) -> (Tensor distilled, Tensor remaining)",
-        source="Hui et al., IMDN, arXiv 1909.11856; Liu et al., RFDN, arXiv 2009.11551; Zhao et al., PAN, arXiv 2010.01073",
+        source="Hui et al., IMDN, arXiv 1909.11856; Liu et al., RFDN, arXiv 2009.11551; "
+        "Zhao et al., PAN, arXiv 2010.01073",
         reference=reference,
         check=_check,
         fake=_fake,

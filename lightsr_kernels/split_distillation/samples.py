@@ -30,25 +30,33 @@ def _call(
 
 
 def samples(make: Make) -> Iterator[Sample]:
-    shape = (2, 5, 9, 7)
-    split = {"weight": make(4, 2, 1, 1), "weight_bias": make(4)}
-    whole = {"weight": make(3, 5, 1, 1), "weight_bias": make(3)}
+    shape, wide = (2, 5, 9, 7), (1, 5, 6, 11)
     yield _call("split", make(*shape), 2)
-    yield _call("split-weight-residual", make(*shape), 2, residual=make(*shape), **split)
+    weights = make(4, 2, 1, 1), make(4)
+    yield _call("split-residual", make(*shape), 2, residual=make(*shape), weight=weights[0], weight_bias=weights[1])
     yield _call("whole", make(*shape), bias=make(5))
-    yield _call("whole-weight", make(*shape), bias=make(5), residual=make(*shape), **whole)
+    ends = make(5), make(*shape)
+    yield _call("whole-residual", make(*shape), bias=ends[0], residual=ends[1], weight=make(3, 5, 1, 1))
     yield _call("whole-no-rest", make(*shape), residual=make(*shape), keep=False)
-    yield _call("no-activation", make(1, 5, 6, 11), 1, activation="none", keep=False)
-    yield _call(
-        "relu-none", make(1, 5, 6, 11), 2, activation="relu", distilled_activation="none", weight=make(1, 2, 1, 1)
-    )
-    yield _call("1-channel", make(2, 1, 5, 6), bias=make(1), weight=make(1, 1, 1, 1))
-    yield _call("1x1-picture", make(1, 5, 1, 1), 2, bias=make(5), **split)
-    yield _call("no-pictures", make(0, 5, 9, 7), 2, bias=make(5), residual=make(0, 5, 9, 7), **split)
+    yield _call("no-activation", make(*wide), 1, activation="none", keep=False)
+    yield _call("relu", make(*wide), 2, activation="relu", distilled_activation="none", weight=make(1, 2, 1, 1))
+    yield _call("1-channel", make(2, 1, 5, 6), bias=make(1), weight=make(1, 1, 1, 1), weight_bias=make(1))
+    yield _call("1x1-picture", make(1, 5, 1, 1), 2, bias=make(5), weight=make(4, 2, 1, 1))
+    empty = make(0, 5, 9, 7), make(0, 5, 9, 7)
+    yield _call("no-pictures", empty[0], 2, bias=make(5), residual=empty[1], weight=make(4, 2, 1, 1))
     if not make.integers:  # these round
-        yield _call("split-gate", make(*shape), 2, gate_weight=make(2, 2, 1, 1), gate_bias=make(2))
-        gate = {"gate_weight": make(3, 3, 1, 1), "gate_bias": make(3), "activation": "gelu"}
-        yield _call("whole-weight-gate", make(1, 5, 6, 11), **whole, **gate, distilled_activation="silu", keep=False)
+        gate = make(3, 3, 1, 1), make(3)
+        yield _call("split-gate", make(*shape), 3, gate_weight=gate[0], gate_bias=gate[1])
+        yield _call(
+            "whole-gate",
+            make(*wide),
+            activation="gelu",
+            weight=make(3, 5, 1, 1),
+            weight_bias=make(3),
+            distilled_activation="silu",
+            gate_weight=gate[0],
+            keep=False,
+        )
 
 
 def bad_inputs(make: Make) -> Iterator[BadInput]:
@@ -81,12 +89,16 @@ def bad_inputs(make: Make) -> Iterator[BadInput]:
 
 def bench(make: Make) -> Iterator[Sample]:
     for h, w in ((45, 80), (180, 320)):
-        x, residual = make(1, 64, h, w), make(1, 64, h, w)
-        weight = {"weight": make(16, 16, 1, 1), "weight_bias": make(16)}
-        yield _call(f"1x64x{h}x{w}-split16", x, 16, bias=make(64), residual=residual, **weight)
-        x, residual = make(1, 52, h, w), make(1, 52, h, w)
-        weight = {"weight": make(26, 52, 1, 1), "weight_bias": make(26)}
-        yield _call(f"1x52x{h}x{w}-whole", x, bias=make(52), residual=residual, **weight)
+        for name, c, split, distilled in (("split16", 64, 16, 16), ("whole", 52, None, 26)):
+            yield _call(
+                f"1x{c}x{h}x{w}-{name}",
+                make(1, c, h, w),
+                split,
+                bias=make(c),
+                residual=make(1, c, h, w),
+                weight=make(distilled, split or c, 1, 1),
+                weight_bias=make(distilled),
+            )
 
 
 def cost(

@@ -1,0 +1,49 @@
+"""Options of the benches: without --benchmark nothing runs; --full adds the sizes and kinds of call that take long."""
+
+from __future__ import annotations
+
+import platform
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+HERE = Path(__file__).parent
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("lightsr")
+    group.addoption("--benchmark", action="store_true", help="run the benches")
+    group.addoption("--full", action="store_true", help="also the large sizes, every dtype, and gradients")
+
+
+def why_not(config: pytest.Config) -> str | None:
+    """Why no bench can run, or None."""
+    if not config.getoption("--benchmark", default=False):
+        return "benches run with --benchmark"
+    if not config.pluginmanager.hasplugin("benchmark"):
+        return "pytest-benchmark is missing: pip install 'lightsr[bench]'"
+    return None
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    reason = why_not(config)
+    for item in items:
+        if reason is not None and HERE in item.path.parents:
+            item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture
+def full(request: pytest.FixtureRequest) -> bool:
+    return bool(request.config.getoption("--full"))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: dict[str, Any]) -> None:
+    """Adds to the JSON what speed depends on."""
+    machine_info["torch"] = torch.__version__
+    machine_info["threads"] = torch.get_num_threads()
+    machine_info["simd"] = torch.backends.cpu.get_cpu_capability()
+    machine_info["gpu"] = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    machine_info["platform"] = platform.platform()

@@ -1,0 +1,204 @@
+"""Which backend runs, how it is asked for, and what is said about it."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import subprocess
+import sys
+import threading
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import lightsr_kernels
+from lightsr_kernels import BackendUnavailableError, backend, depthwise_conv, dispatch, explain
+from lightsr_kernels.spec import SPECS
+
+NAMES = ("auto", "cuda", "triton", "cpu", "reference")
+
+
+def call() -> Tensor:
+    return depthwise_conv(torch.ones(1, 1, 3, 3), torch.ones(1, 1, 3, 3))
+
+
+@pytest.fixture(autouse=True)
+def no_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LIGHTSR_BACKEND", raising=False)
+
+
+@pytest.fixture
+def claimed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A depthwise_conv that claims a cpu and a cuda kernel; its operator runs the reference all the same."""
+    spec = dataclasses.replace(SPECS["depthwise_conv"], backends=("cuda", "cpu", "reference"))
+    monkeypatch.setattr(sys.modules["lightsr_kernels.depthwise_conv"], "SPEC", spec)
+    monkeypatch.setitem(SPECS, "depthwise_conv", spec)
+
+
+class Log(TorchDispatchMode):
+    """Collects the names of the operators that run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.names.append(func.name())
+        return func(*args, **kwargs or {})
+
+
+def operators() -> list[str]:
+    """What one call of depthwise_conv runs."""
+    with Log() as log:
+        call()
+    return log.names
+
+
+@pytest.mark.usefixtures("claimed")
+def test_auto_takes_the_fastest_usable() -> None:
+    assert "lightsr::depthwise_conv" in operators()
+    assert explain("depthwise_conv").backend == "cpu"
+    assert explain("depthwise_conv", "cuda:1").backend == "cuda"
+
+
+@pytest.mark.usefixtures("claimed")
+def test_reference_when_asked_for() -> None:
+    with backend("reference"):
+        names = operators()
+        assert explain("depthwise_conv").backend == "reference"
+    assert "lightsr::depthwise_conv" not in names
+    assert "aten::convolution" in names
+
+
+@pytest.mark.usefixtures("claimed")
+def test_all_backends_give_the_same() -> None:
+    with backend("cpu"):
+        assert "lightsr::depthwise_conv" in operators()
+        got = call()
+    with backend("reference"):
+        assert torch.equal(got, call())
+
+
+def test_contexts_nest_and_end_on_an_error() -> None:
+    with backend("reference"):
+        with pytest.raises(ZeroDivisionError), backend("auto"):
+            assert dispatch.requested() == "auto"
+            _ = 1 / 0
+        assert dispatch.requested() == "reference"
+    assert dispatch.requested() == "auto"
+
+
+def test_other_threads_see_the_context() -> None:
+    seen: list[str] = []
+    with backend("reference"):
+        thread = threading.Thread(target=lambda: seen.append(dispatch.requested()))
+        thread.start()
+        thread.join()
+    assert seen == ["reference"]
+
+
+@pytest.mark.parametrize("name", ["cpu", "cuda", "triton"])
+def test_a_backend_asked_for_by_name_never_falls_back(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    message = rf"^depthwise_conv: backend '{name}' was asked for, but this version has no {name} kernel for it; use .*$"
+    if name in SPECS["depthwise_conv"].backends:
+        pytest.skip("there is one")
+    with backend(name), pytest.raises(BackendUnavailableError, match=message):
+        call()
+    monkeypatch.setenv("LIGHTSR_BACKEND", name)
+    with pytest.raises(BackendUnavailableError, match=message):
+        call()
+
+
+@pytest.mark.usefixtures("claimed")
+def test_a_backend_of_another_device_is_refused() -> None:
+    message = "^depthwise_conv: backend 'cuda' was asked for, but it runs on cuda tensors and x is on cpu; use auto"
+    with backend("cuda"), pytest.raises(BackendUnavailableError, match=message):
+        call()
+
+
+def test_wrong_arguments_are_told_before_a_missing_backend() -> None:
+    with backend("cuda"), pytest.raises(ValueError, match="weight must have shape"):
+        depthwise_conv(torch.ones(1, 1, 3, 3), torch.ones(2, 1, 3, 3))
+
+
+def test_lists_are_dispatched_by_their_first_tensor() -> None:
+    parts, weight = [torch.ones(1, 2, 3, 3)], torch.ones(2, 2, 1, 1)
+    with backend("cuda"), pytest.raises(BackendUnavailableError, match=r"^distillation_fusion: "):
+        lightsr_kernels.distillation_fusion(parts, weight)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_variable_sets_the_choice(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LIGHTSR_BACKEND", name)
+    assert dispatch.requested() == name
+    with backend("reference"):  # the context is closer
+        assert dispatch.requested() == "reference"
+
+
+def test_an_empty_variable_is_no_choice(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LIGHTSR_BACKEND", "")
+    assert dispatch.requested() == "auto"
+
+
+def test_the_variable_works_from_outside() -> None:
+    script = "import torch, lightsr_kernels as k; k.depthwise_conv(torch.ones(1, 1, 3, 3), torch.ones(1, 1, 3, 3))"
+    environment = {**os.environ, "LIGHTSR_BACKEND": "fast", "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    wanted = "LIGHTSR_BACKEND: backend must be one of auto, cuda, triton, cpu, reference; got 'fast'"
+    assert done.stderr.splitlines()[-1] == f"ValueError: {wanted}"
+
+
+def test_unknown_names_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"^backend\(\): backend must be one of auto, .*; got 'gpu'$"), backend("gpu"):
+        pass
+    with pytest.raises(ValueError, match=r"^explain: op must be one of .*depthwise_conv.*; got 'depthwise'$"):
+        explain("depthwise")
+    with pytest.raises(ValueError, match=r"^explain: device must be cpu or cuda, got 'abacus'$"):
+        explain("depthwise_conv", "abacus")
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_explain_says_why_not_another(name: str) -> None:
+    told = explain(name)
+    assert told.op == name
+    assert set(told.reasons) == {each for each in NAMES[1:] if dispatch.why_not(each, SPECS[name], "cpu")}
+    assert told.backend not in told.reasons
+    text = str(told)
+    assert text.startswith(f"{name} on cpu: {told.backend}\n")
+    assert "not cuda: " in text
+
+
+def test_explain_tells_of_a_backend_that_cannot_run() -> None:
+    with backend("cuda"):
+        told = explain("depthwise_conv")
+    assert told.backend == "none, because 'cuda' was asked for"
+    assert "no cuda kernel" in told.reasons["cuda"] or "runs on cuda tensors" in told.reasons["cuda"]
+
+
+@pytest.mark.usefixtures("claimed")
+def test_compiled_code_follows_the_context() -> None:
+    torch._dynamo.reset()
+    graphs: list[str] = []
+
+    def keep(graph: torch.fx.GraphModule, inputs: Any) -> Any:
+        graphs.append(str(graph.code))
+        return graph.forward
+
+    x, weight = torch.ones(1, 1, 3, 3), torch.ones(1, 1, 3, 3)
+    compiled = torch.compile(lambda x: depthwise_conv(x, weight), backend=keep, fullgraph=True)
+    plain = torch.compile(lambda x: depthwise_conv(x, weight), backend=keep)
+    compiled(x)
+    assert "lightsr.depthwise_conv" in graphs[0]
+    with backend("reference"):
+        compiled(x)
+        compiled(x)
+    assert len(graphs) == 2
+    assert "lightsr" not in graphs[1]
+    compiled(x)
+    assert len(graphs) == 2
+    with backend("triton"), pytest.raises(BackendUnavailableError):
+        plain(x)

@@ -1,0 +1,218 @@
+"""Tiles: the same result as the whole picture where that can be, and never more memory than there is."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import lightsr
+from lightsr import memory, tiles
+from lightsr.errors import InputError
+from lightsr.networks import SRNetwork
+from lightsr.tiles import PatchLimit, Tile, run_tiled
+
+
+class Stack(SRNetwork):
+    """3x3 convolutions with leaky ReLUs, as the local networks are made of."""
+
+    name = "stack"
+    title = "Stack"
+    exact_tiles = True
+
+    def __init__(self, scale: int = 2, depth: int = 4, width: int = 16) -> None:
+        super().__init__(scale, use_fused=False)
+        sides = [3, *[width] * depth, 3 * scale**2]
+        self.layers = nn.ModuleList(nn.Conv2d(*pair, 3, padding=1) for pair in zip(sides, sides[1:], strict=False))
+        self.shuffle = nn.PixelShuffle(scale)
+
+    @property
+    def radius(self) -> int:
+        return len(self.layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers:
+            x = nn.functional.leaky_relu(layer(x), 0.05)
+        out: Tensor = self.shuffle(x)
+        return out
+
+
+class Windows(SRNetwork):
+    """Mixes inside 8x8 windows that start at the origin: right only when tiles start at multiples of 8."""
+
+    name = "windows"
+    title = "Windows"
+    exact_tiles = True
+    multiple = 8
+    radius = 7
+
+    def forward(self, x: Tensor) -> Tensor:
+        height, width = x.shape[-2:]
+        x = nn.functional.pad(x, (0, -width % 8, 0, -height % 8))
+        means = nn.functional.avg_pool2d(x, 8).repeat_interleave(8, -1).repeat_interleave(8, -2)
+        return (x + means)[..., :height, :width].repeat_interleave(2, -1).repeat_interleave(2, -2)
+
+
+class Small(Stack):
+    """Has memory for patches of so many pixels, and none more."""
+
+    room = 900
+    words = "[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 byte"
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.seen.append(tuple(x.shape[-2:]))
+        if x.shape[-1] * x.shape[-2] > self.room:
+            raise self.error()
+        return super().forward(x)
+
+    def __init__(self, room: int = 900, **options: int) -> None:
+        super().__init__(**options)
+        self.room, self.seen = room, []
+
+    def error(self) -> BaseException:
+        return RuntimeError(self.words)
+
+
+@pytest.mark.parametrize("size", [(41, 67), (16, 16), (1, 90), (90, 1), (33, 32)], ids=str)
+@pytest.mark.parametrize("tile", [1, 7, 16, 31, 64])
+def test_local_network_is_equal_bit_for_bit(size: tuple[int, int], tile: int) -> None:
+    if tile < 7 and max(size) > 50:
+        pytest.skip("too many tiles")
+    net, x = Stack().eval(), torch.rand(1, 3, *size)
+    assert torch.equal(run_tiled(net, x, tile), run_tiled(net, x, "off"))
+
+
+def test_less_overlap_shows() -> None:
+    net, x = Stack().eval(), torch.rand(1, 3, 40, 40)
+    whole = run_tiled(net, x, "off")
+    net.__class__ = type("Near", (Stack,), {"radius": net.radius - 1})
+    assert not torch.equal(run_tiled(net, x, 16), whole)
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_lmswn_is_equal_bit_for_bit(scale: int) -> None:
+    net, x = lightsr.create("lmswn", scale, folded=True).eval(), torch.rand(1, 3, 50, 75)
+    whole = run_tiled(net, x, "off")
+    assert torch.equal(run_tiled(net, x, 32), whole)
+    net.set_fused()
+    assert torch.equal(run_tiled(net, x, 33), run_tiled(net, x, "off"))
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_bicubic_is_equal_bit_for_bit(scale: int) -> None:
+    net, x = lightsr.create("bicubic", scale), torch.rand(1, 3, 37, 58)
+    assert torch.equal(run_tiled(net, x, 8), net(x))
+
+
+@pytest.mark.parametrize("tile", [1, 8, 13, 24])
+def test_windows_stay_in_place(tile: int) -> None:
+    net, x = Windows(2, False), torch.rand(1, 3, 45, 50)
+    assert torch.equal(run_tiled(net, x, tile), net(x))
+
+
+@pytest.mark.parametrize("name", ["hasn", "mafdn", "idsa_net"])
+def test_networks_that_pool_are_close(name: str) -> None:
+    net, x = lightsr.create(name, 2).eval(), torch.rand(1, 3, 40, 56)
+    whole, tiled = run_tiled(net, x, "off"), run_tiled(net, x, 32)
+    assert tiled.shape == whole.shape == (1, 3, 80, 112)
+    assert not net.exact_tiles
+    assert (tiled - whole).abs().mean() < 0.1
+    assert torch.equal(run_tiled(net, x, 64), whole)  # one tile
+
+
+def test_batch_and_strides_are_taken() -> None:
+    net, x = Stack().eval(), torch.rand(2, 3, 30, 40).mT
+    assert torch.equal(run_tiled(net, x, 16), run_tiled(net, x, "off"))
+
+
+def test_progress_adds_up() -> None:
+    shares: list[float] = []
+    run_tiled(Stack().eval(), torch.rand(1, 3, 40, 50), 16, shares.append)
+    assert len(shares) == 12
+    assert sum(shares) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("error", [RuntimeError(Small.words), MemoryError(), torch.OutOfMemoryError("CUDA out of memory")])
+@pytest.mark.parametrize("tile", ["auto", 64])
+def test_out_of_memory_halves_the_tile(tile: str | int, error: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Small, "error", lambda _: error)
+    net, x, limit = Small().eval(), torch.rand(1, 3, 50, 60), PatchLimit()
+    shares: list[float] = []
+    out = run_tiled(net, x, tile, shares.append, limit)
+    plain = Stack()
+    plain.load_state_dict(net.state_dict())
+    assert torch.equal(out, run_tiled(plain.eval(), x, "off"))
+    assert sum(shares) == pytest.approx(1)
+    assert limit.tiled
+    assert limit.pixels <= 900
+    net.seen.clear()
+    run_tiled(net, torch.rand(1, 3, 70, 80), "auto", None, limit)  # the next picture of the folder
+    assert all(height * width <= 900 for height, width in net.seen)
+    assert max(height * width for height, width in net.seen) > 200  # and no smaller tiles than need be
+
+
+def test_out_of_memory_in_the_middle_goes_on() -> None:
+    net, x = Small().eval(), torch.rand(1, 3, 60, 60)
+    want = run_tiled(net, x, 16)
+    calls = []
+    forward = net.forward
+
+    def failing_later(patch: Tensor) -> Tensor:
+        calls.append(patch.shape)
+        if 3 < len(calls) and patch.shape[-1] * patch.shape[-2] > 500:
+            raise MemoryError
+        return forward(patch)
+
+    net.forward = failing_later  # type: ignore[method-assign]
+    net.room = 10**6
+    assert torch.equal(run_tiled(net, x, 20), want)
+    assert len(calls) < 20  # what was done before was kept
+
+
+def test_nothing_fits() -> None:
+    net = Small(room=0).eval()
+    with pytest.raises(InputError, match="out of memory on cpu even with tiles of 16 pixels"):
+        run_tiled(net, torch.rand(1, 3, 50, 50))
+    with pytest.raises(InputError, match="does not fit into memory whole"):
+        run_tiled(net, torch.rand(1, 3, 50, 50), "off")
+
+
+def test_other_errors_pass() -> None:
+    net = Small(room=0).eval()
+    net.error = lambda: RuntimeError("a bug")  # type: ignore[method-assign]
+    with pytest.raises(RuntimeError, match="a bug"):
+        run_tiled(net, torch.rand(1, 3, 50, 50))
+
+
+def test_auto_goes_by_free_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    net, x = Small(room=10**9).eval(), torch.rand(1, 3, 64, 96)
+    run_tiled(net, x)
+    assert net.seen == [(64, 96)]
+    net.seen.clear()
+    canvas = 64 * 96 * 4 * 3 * 4
+    monkeypatch.setattr(tiles, "usable_memory", lambda _: canvas + 2000 * memory.bytes_per_pixel("stack"))
+    run_tiled(net, x)
+    assert 1 < len(net.seen) < 20
+    assert all(height * width <= 2000 for height, width in net.seen)
+
+
+@pytest.mark.parametrize("tile", [0, -8, 1.5, "some", True, None], ids=repr)
+def test_bad_tiles_are_refused(tile: object) -> None:
+    with pytest.raises(InputError, match="tile must be auto, off or a whole number from 1 up"):
+        run_tiled(Stack(), torch.rand(1, 3, 5, 5), tile)  # type: ignore[arg-type]
+
+
+def test_split_covers_once() -> None:
+    seen = torch.zeros(37, 53)
+    for tile in Tile(0, 0, 37, 53).split(16):
+        seen[tile.top : tile.bottom, tile.left : tile.right] += 1
+    assert bool((seen == 1).all())
+
+
+def test_no_gradients_are_kept() -> None:
+    assert not run_tiled(Stack(), torch.rand(1, 3, 20, 20), 8).requires_grad
+
+
+def test_free_memory_is_told() -> None:
+    assert 1 << 20 < memory.usable_memory(torch.device("cpu")) < 1 << 50
+    assert not memory.is_out_of_memory(ValueError("out of memory"))
