@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from functools import cache
 from typing import Any
 
@@ -28,24 +29,25 @@ def is_right(name: str, use_fused: bool, device: str, layout: str) -> None:
     """Fails unless a small picture comes out as plain PyTorch has it in float64."""
     x = torch.rand(1, 3, 17, 19, generator=torch.Generator().manual_seed(0))
     net = network(name, use_fused).to(device)
+    exact = copy.deepcopy(network(name, False)).to(device, torch.float64)
     with torch.no_grad():
         got = net(x.to(device, memory_format=LAYOUTS[layout]))
-        wanted = network(name, False).double()(x.double().to(device))
-    network(name, False).float()
+        wanted = exact(x.to(device, torch.float64))
     check(got, wanted, f"{name} {'fused' if use_fused else 'plain'}")
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Every network, plain and fused, in both layouts; with --full also the large size."""
+    sizes = [SMALL, LARGE] if metafunc.config.getoption("--full", default=False) else [SMALL]
+    metafunc.parametrize("layout", LAYOUTS)
+    metafunc.parametrize("use_fused", [False, True], ids=["plain", "fused"])
+    metafunc.parametrize("size", sizes, ids=lambda size: f"1x3x{size[0]}x{size[1]}")
+    metafunc.parametrize("device", DEVICES)
+    metafunc.parametrize("name", REGISTRY)
+
+
 @settings
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("use_fused", [False, True], ids=["plain", "fused"])
-@pytest.mark.parametrize("size", [SMALL, LARGE], ids=lambda size: f"1x3x{size[0]}x{size[1]}")
-@pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("name", REGISTRY)
-def test_network(
-    name: str, device: str, size: tuple[int, int], use_fused: bool, layout: str, benchmark: Any, full: bool
-) -> None:
-    if not full and size != SMALL:
-        pytest.skip("this size runs with --full")
+def test_network(name: str, device: str, size: tuple[int, int], use_fused: bool, layout: str, benchmark: Any) -> None:
     is_right(name, use_fused, device, layout)
     net = network(name, use_fused).to(device)
     x = torch.rand(1, 3, *size).to(device, memory_format=LAYOUTS[layout])

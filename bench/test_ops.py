@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import cache
 from itertools import islice
 from typing import Any
@@ -28,12 +27,21 @@ class Sizes(Make):
         return torch.empty(shape, dtype=self.dtype, device="meta")
 
 
-def cases() -> Iterator[Any]:
-    for spec in SPECS.values():
-        for index, sample in enumerate(spec.bench(Sizes())):
-            for device in DEVICES:
-                for backend in (each for each in BACKENDS if why_not(each, spec, device) is None):
-                    yield pytest.param(spec, index, device, backend, id=f"{spec.name}-{sample.name}-{device}-{backend}")
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Every sample, device, backend and layout; with --full also every dtype and the gradients."""
+    full = metafunc.config.getoption("--full", default=False)
+    calls = [
+        pytest.param(spec, index, device, backend, id=f"{spec.name}-{sample.name}-{device}-{backend}")
+        for spec in SPECS.values()
+        for index, sample in enumerate(spec.bench(Sizes()))
+        for device in DEVICES
+        for backend in BACKENDS
+        if why_not(backend, spec, device) is None
+    ]
+    metafunc.parametrize("way", ["forward", "forward+backward"] if full else ["forward"])
+    metafunc.parametrize("dtype", DTYPES if full else DTYPES[:1], ids=lambda dtype: str(dtype).removeprefix("torch."))
+    metafunc.parametrize("layout", LAYOUTS)
+    metafunc.parametrize(("spec", "index", "device", "backend"), calls)
 
 
 def changed(args: Any, dtype: torch.dtype, layout: str) -> Any:
@@ -62,10 +70,6 @@ def is_right(spec: OpSpec, device: str, backend: str, dtype: torch.dtype, layout
 
 
 @settings
-@pytest.mark.parametrize("way", ["forward", "forward+backward"])
-@pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: str(dtype).removeprefix("torch."))
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize(("spec", "index", "device", "backend"), cases())
 def test_op(
     spec: OpSpec,
     index: int,
@@ -77,8 +81,6 @@ def test_op(
     benchmark: Any,
     full: bool,
 ) -> None:
-    if not full and (dtype != torch.float32 or way != "forward"):
-        pytest.skip("other dtypes and gradients run with --full")
     is_right(spec, device, backend, dtype, layout)
     sample = next(islice(spec.bench(Make(torch.float32, device)), index, None))
     args = changed(sample.args, dtype, layout)

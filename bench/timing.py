@@ -16,7 +16,7 @@ LONGEST = 0.5  # seconds a call may take without --full
 # How far a result may be from that in float64, as a share of its largest value.
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5, torch.float16: 1e-2, torch.bfloat16: 5e-2}
 
-settings = pytest.mark.benchmark(min_rounds=5, max_time=0.5, warmup=False, disable_gc=True)
+settings = pytest.mark.benchmark(min_rounds=3, max_time=0.3, warmup=False, disable_gc=True)
 
 
 def check(got: Tensor, wanted: Tensor, what: str) -> None:

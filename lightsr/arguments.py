@@ -37,7 +37,8 @@ class _Version(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
         from . import __version__
 
-        parser.exit(message=f"lightsr {__version__}\n")
+        print(f"lightsr {__version__}")
+        parser.exit()
 
 
 def given(args: argparse.Namespace, name: str, required: bool = True) -> str | None:

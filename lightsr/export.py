@@ -28,7 +28,8 @@ FORMATS = {".onnx": "onnx", ".pt2": "pt2", ".safetensors": "safetensors"}
 LIMIT = 1e-4  # the largest difference from PyTorch that a checked file may show, for pictures in 0..1
 TRACED = (23, 38)  # height and width; odd, so that nothing of it looks like a constant of the networks
 CHECKED = ((33, 20), (16, 41))  # other sizes, at which the written file is compared
-PT2_FROM = {"idsa_net": 9}  # below it, torch.export's guard on how its first window split lies in memory fails
+# Below these sides one of torch.export's guards fails, on how a tensor of one window or one pixel lies in memory.
+PT2_FROM = {"mafdn": 2, "idsa_net": 9}
 
 
 def export(net: SRNetwork, path: str | Path, format: str | None = None, check: bool = True) -> str:
@@ -38,8 +39,8 @@ def export(net: SRNetwork, path: str | Path, format: str | None = None, check: b
         net: any network; it stays as it is. Its plain-PyTorch path is written, folded, in float32, for the CPU.
         path: the file to write; it is either the old one or the whole new one.
         format: onnx (any batch, height and width; needs the extra lightsr[export]), pt2 (a torch.export program for
-            one picture of any height and width, IDSA-Net's from 9), safetensors (folded weights); None goes by the
-            suffix of `path`.
+            one picture of any height and width, MAFDN's from 2 and IDSA-Net's from 9), safetensors (folded weights);
+            None goes by the suffix of `path`.
         check: reads the file back and compares results at two sizes other than the traced one.
 
     Returns:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import torch
@@ -9,7 +10,6 @@ import torch
 from .at_hand import WeightFile, how_to_add, weights_at_hand
 from .folders import weight_folders
 from .networks import REGISTRY, SCALES, SRNetwork, create, network_class
-from .networks.cost import multiply_adds
 
 
 def info(network: str | None = None, scale: int | None = None) -> dict[str, Any]:
@@ -52,7 +52,7 @@ def _row(name: str, scale: int, files: list[WeightFile]) -> dict[str, Any]:
         "scale": scale,
         "training_parameters": training,
         "parameters": _parameters(net),
-        "multi_adds": multiply_adds(net),
+        "multi_adds": _multiply_adds(net),
         "radius": net.radius,
         "multiple": net.multiple,
         "exact_tiles": net.exact_tiles,
@@ -63,6 +63,14 @@ def _row(name: str, scale: int, files: list[WeightFile]) -> dict[str, Any]:
 
 def _parameters(net: SRNetwork) -> int:
     return sum(parameter.numel() for parameter in net.parameters())
+
+
+def _multiply_adds(net: SRNetwork) -> int:
+    # Where Triton is not installed, torch's counter warns that it leaves out Triton's kernels. There are none to count.
+    logging.getLogger("torch.utils.flop_counter").setLevel(logging.ERROR)
+    from .networks.cost import multiply_adds
+
+    return multiply_adds(net)
 
 
 def as_text(facts: dict[str, Any]) -> str:

