@@ -11,11 +11,11 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from lightsr_kernels import __version__
-
 from .errors import InputError
 
 if TYPE_CHECKING:
+    from lightsr_kernels import __version__
+
     from .checkpoint import fold, load
     from .networks import create
 
@@ -30,6 +30,8 @@ __all__ = ["InputError", "__version__", "create", "fold", "load"]
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":  # not imported above: that would import torch, even for --help
+        return importlib.import_module("lightsr_kernels").__version__
     if name not in _HOMES:
         raise AttributeError(f"module 'lightsr' has no attribute {name!r}")
     return getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)

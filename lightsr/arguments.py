@@ -161,7 +161,7 @@ def _add_running(verb: argparse.ArgumentParser) -> None:
         help="side of a tile in input pixels; auto takes the whole picture, and halves when memory runs out",
     )
     verb.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default auto)")
-    verb.add_argument("--backend", choices=BACKENDS, default="auto", help="which kernels run (default auto)")
+    verb.add_argument("--backend", choices=BACKENDS, help="which kernels run (default: LIGHTSR_BACKEND, else auto)")
 
 
 def _whole(low: int, high: int | None = None) -> Callable[[str], int]:

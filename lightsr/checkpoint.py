@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from . import __version__
+from .devices import choose_device
 from .errors import InputError
 from .files import replacing
 from .networks import SRNetwork, detect, network_class
-from .weight_files import one_line, read_weight_file
+from .weight_files import read_weight_file
 
 logger = logging.getLogger(__name__)
 
@@ -118,24 +119,34 @@ def load(
         >>> net.name, net.scale  # doctest: +SKIP
         ('hasn', 4)
     """
+    net, note = load_with_note(path, network=network, scale=scale, use_fused=use_fused, device=device)
+    logger.info("%s", note)
+    return net
+
+
+def load_with_note(
+    path: str | Path,
+    *,
+    network: str | None = None,
+    scale: int | None = None,
+    use_fused: bool = False,
+    device: str | torch.device = "cpu",
+) -> tuple[SRNetwork, str]:
+    """`load`, with the line about what was found returned and not logged."""
     path = Path(path)
     if network is not None:
         network_class(network)
     loaded = read_state_dict(path)
     try:
         cls, config = _recognised(loaded.tensors)
+        net = _build(cls, config, loaded.tensors, use_fused).eval().fold()
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
     found = f"{cls.name} x{config['scale']}"
     if network not in (None, cls.name) or scale not in (None, config["scale"]):
         asked = f"{network or cls.name} x{config['scale'] if scale is None else scale}"
         raise InputError(f"{path}: holds {found}, and {asked} was asked for; ask for {found} or give other weights")
-    logger.info("%s: %s, %s", path.name, found, loaded)
-    net = _build(cls, config, loaded.tensors, use_fused).eval().fold()
-    try:
-        return net.to(device)
-    except (RuntimeError, AssertionError) as error:  # torch's two ways to say that a device is not there
-        raise InputError(f"device {str(device)!r} cannot be used: {one_line(error)}") from error
+    return net.to(choose_device(device)), f"{path.name}: {found}, {loaded}"
 
 
 def fold(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from .arguments import BACKENDS, given, parser
+from .arguments import given, parser
 from .errors import InputError
 
 
@@ -44,7 +44,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _upscale(args: argparse.Namespace) -> int:
     source = given(args, "input")
-    _check_environment()
     from .upscale import upscale
 
     report = upscale(
@@ -70,7 +69,6 @@ def _upscale(args: argparse.Namespace) -> int:
 
 
 def _evaluate(args: argparse.Namespace) -> int:
-    _check_environment()
     for path in (args.json, args.csv, args.report):
         if path is not None and not Path(path).absolute().parent.is_dir():  # better now than after an hour
             raise InputError(f"cannot write {path}: its folder does not exist")
@@ -117,7 +115,6 @@ def _doctor(args: argparse.Namespace) -> int:
 
 def _export(args: argparse.Namespace) -> int:
     weights = given(args, "weights", required=False)
-    _check_environment()
     from .export import export, network_to_export
 
     net = network_to_export(weights, args.network, args.scale)
@@ -181,12 +178,6 @@ def _is_about_the_machine(error: RuntimeError) -> bool:
     from .memory import is_out_of_memory
 
     return isinstance(error, BackendUnavailableError) or is_out_of_memory(error)
-
-
-def _check_environment() -> None:
-    name = os.environ.get("LIGHTSR_BACKEND", "auto")
-    if name not in BACKENDS:
-        raise InputError(f"LIGHTSR_BACKEND must be one of {', '.join(BACKENDS)}; got {name!r}")
 
 
 def _note(lines: Sequence[str]) -> None:

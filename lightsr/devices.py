@@ -9,11 +9,11 @@ import torch
 
 from lightsr_kernels import BackendUnavailableError
 from lightsr_kernels import backend as kernel_backend
-from lightsr_kernels.dispatch import BACKENDS
+from lightsr_kernels.dispatch import BACKENDS, requested
 
-from .doctor import _cpu_model as cpu_model
+from .doctor import cpu_model
 from .errors import InputError
-from .weight_files import one_line
+from .files import reason
 
 
 def choose_device(name: str | torch.device) -> torch.device:
@@ -24,7 +24,7 @@ def choose_device(name: str | torch.device) -> torch.device:
         device = torch.device(name)
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:  # torch's two ways to say that a device is not there
-        raise InputError(f"device {str(name)!r} cannot be used: {one_line(error)}") from error
+        raise InputError(f"device {str(name)!r} cannot be used: {reason(error)}") from error
     return device
 
 
@@ -40,9 +40,17 @@ def machine(device: torch.device) -> str:
 
 
 @contextmanager
-def using_backend(name: str) -> Iterator[None]:
-    """Runs the ops in the `with` block on a backend; InputError for a wrong name and where the backend cannot run."""
-    if name not in ("auto", *BACKENDS):
+def using_backend(name: str | None) -> Iterator[None]:
+    """Runs the ops in the `with` block on a backend, None for LIGHTSR_BACKEND's.
+
+    InputError for a wrong name and where the backend cannot run.
+    """
+    if name is None:
+        try:
+            name = requested()
+        except ValueError as error:
+            raise InputError(str(error)) from error
+    elif name not in ("auto", *BACKENDS):
         raise InputError(f"backend must be one of auto, {', '.join(BACKENDS)}; got {name!r}")
     try:
         with kernel_backend(name):

@@ -82,7 +82,7 @@ def _devices() -> list[dict[str, Any]]:
     import torch
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    cpu = {"name": "cpu", "model": _cpu_model(), "cores": cores, "simd": torch.backends.cpu.get_cpu_capability()}
+    cpu = {"name": "cpu", "model": cpu_model(), "cores": cores, "simd": torch.backends.cpu.get_cpu_capability()}
     devices: list[dict[str, Any]] = [cpu]
     for index in range(torch.cuda.device_count()):
         found = torch.cuda.get_device_properties(index)
@@ -99,7 +99,7 @@ def _devices() -> list[dict[str, Any]]:
     return devices
 
 
-def _cpu_model() -> str:
+def cpu_model() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text(errors="replace").splitlines()
     except OSError:  # not Linux

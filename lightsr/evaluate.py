@@ -29,7 +29,7 @@ PROTOCOL = (
 )
 WARM_UP = 32  # side of the picture that takes the costs of a first call
 
-__all__ = ["Entry", "choose_device", "evaluate"]
+__all__ = ["Entry", "evaluate"]
 
 
 def evaluate(
@@ -40,7 +40,7 @@ def evaluate(
     lr: str | Path | Sequence[str | Path] | None = None,
     tile: str | int = "auto",
     device: str | torch.device = "auto",
-    backend: str = "auto",
+    backend: str | None = None,
     quiet: bool = False,
     report: bool = False,
 ) -> Evaluation:
@@ -60,7 +60,7 @@ def evaluate(
             aside); None makes them here.
         tile: as in `upscale`: auto, off or a side in low-resolution pixels.
         device: auto (a GPU when there is one), cpu, cuda, cuda:1, mps.
-        backend: which `lightsr_kernels` backend runs: auto, reference, cpu, triton, cuda.
+        backend: which `lightsr_kernels` backend runs: auto, reference, cpu, triton, cuda; None for LIGHTSR_BACKEND's.
         quiet: no progress bar, which also is silent when stderr is no terminal.
         report: keeps crops for `lightsr.report.write_report`, which needs matplotlib (the extra lightsr[report]).
 

@@ -1,4 +1,6 @@
-"""Pictures in and out: PNG, JPEG, WebP, TIFF and BMP, 8 bits through Pillow and 16 bits through pyvips.
+"""Pictures in and out: PNG, JPEG, WebP, TIFF and BMP.
+
+TIFF and PNG of 16 bits are read through libvips, the others through Pillow.
 
 Nothing is lost silently: what cannot be carried whole (CMYK, floating point, animation) is refused in one line.
 """
@@ -87,16 +89,16 @@ def read_picture(path: str | Path, max_pixels: int = MAX_PIXELS) -> Picture:
     path = Path(path)
     with _decoding(path) as file:
         header, image = _open(path, file, max_pixels)
-        if header.bits == 16:
-            from .images16 import read16
+        if image is None or header.bits == 16:
+            from .libvips import read
 
-            picture = read16(path, file, header.format)
+            picture = read(path, file, header.format)
             if image is not None:
                 picture.colour, picture.alpha = _turned(picture.colour, picture.alpha, image)
                 picture.exif, picture.icc = metadata.exif_of(image), metadata.icc_of(image)
                 picture.dpi = metadata.dpi_of(image)
             return picture
-        return _read8(image, header, file)
+        return _read8(image, header)
 
 
 def read_header(path: str | Path, max_pixels: int = MAX_PIXELS) -> Header:
@@ -189,15 +191,14 @@ def _decoding(path: Path) -> Iterator[BinaryIO]:
 
 
 def _open(path: Path, file: BinaryIO, max_pixels: int) -> tuple[Header, Any]:
-    """The header, and the Pillow image if Pillow knows the file; all refusals that need no pixels."""
+    """The header, and the Pillow image unless it is a TIFF; all refusals that need no pixels."""
     kind = _sniff(path, file)
     if kind == "TIFF":
-        from .images16 import tiff_header
+        from .libvips import tiff_header
 
         header = tiff_header(path, file)
         _check_size(path, header.width, header.height, max_pixels)
-        if header.bits == 16:
-            return header, None
+        return header, None
     image = _open_pillow(path, file, kind)
     width, height = image.size
     _check_size(path, width, height, max_pixels)
@@ -251,24 +252,19 @@ def _check_size(path: Path, width: int, height: int, max_pixels: int) -> None:
         raise InputError(f"{path}: has no pixels ({width}x{height})")
 
 
-def _read8(image: Any, header: Header, file: BinaryIO) -> Picture:
+def _read8(image: Any, header: Header) -> Picture:
     import numpy as np
 
     transparent, grey = image.has_transparency_data, image.mode in _GREY
     image.load()
-    exif, dpi = metadata.exif_of(image), metadata.dpi_of(image)
-    if header.format == "TIFF":
-        from .tags import TagFile
-
-        tagged = TagFile.open(file)
-        exif, dpi = metadata.exif_of_tiff(tagged), metadata.dpi_of_tiff(tagged, tagged.places(tagged.first)[0])
     mode = ("L" if grey else "RGB") + ("A" if transparent else "")
     levels = np.array(image if image.mode == mode else image.convert(mode))
     pixels = torch.from_numpy(levels.reshape(*levels.shape[:2], -1)).permute(2, 0, 1).float().div_(255)
     colour, alpha = (pixels[:-1], pixels[-1:]) if transparent else (pixels, None)
     colour, alpha = _turned(colour, alpha, image)
     colour = colour.expand(3, -1, -1)
-    return Picture(colour, alpha, 8, grey, header.format, exif, metadata.icc_of(image), dpi)
+    exif, icc, dpi = metadata.exif_of(image), metadata.icc_of(image), metadata.dpi_of(image)
+    return Picture(colour, alpha, 8, grey, header.format, exif, icc, dpi)
 
 
 def _turned(colour: Tensor, alpha: Tensor | None, image: Any) -> tuple[Tensor, Tensor | None]:

@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 
 # Peak bytes per input pixel at x4, measured on the CPU (docs/upscale.md says how); x2 and x3 need less.
-BYTES_PER_PIXEL = {"bicubic": 900, "lmswn": 4000, "mafdn": 4000, "hasn": 8000, "idsa_net": 12000}
-_UNKNOWN_NETWORK = 16000
+BYTES_PER_PIXEL = {"bicubic": 800, "lmswn": 4300, "mafdn": 3900, "hasn": 4700, "idsa_net": 6200}
+_UNKNOWN_NETWORK = 10000
 _NO_FIGURE = 4 << 30  # bytes assumed free where the system does not say
 _SHARE = 0.75  # of what is free; the rest is for the estimate being off, and for others
 

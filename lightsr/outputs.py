@@ -37,20 +37,17 @@ def plan(source: Path, output: Path, label: str, format: str | None) -> tuple[li
     if format is not None and format not in SUFFIXES:
         raise InputError(f"format must be one of {', '.join(SUFFIXES)}; got {format!r}")
     suffix = None if format is None else SUFFIXES[format]
-    try:
-        if not source.is_dir():
-            check_file(source)
-            if not _means_folder(output):
-                return [Job(source, _checked_file(source, output, format))], []
-        pictures = list_pictures(source) if source.is_dir() else [source]
-        if not pictures:
-            raise InputError(f"{source}: has no picture in it; {', '.join(FORMATS)} files are taken")
-        if output.exists() and not output.is_dir():
-            raise InputError(f"{output}: is a file; several pictures need a folder to be written to")
-    except ValueError as error:  # a NUL in a name
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{source} to {output}: cannot be a path: {reason(error)}") from error
+    if "\0" in str(output):
+        raise InputError(f"{output}: is no name for a file, with a NUL in it")
+    if not source.is_dir():
+        check_file(source)
+        if not _means_folder(output):
+            return [Job(source, _checked_file(source, output, format))], []
+    pictures = list_pictures(source) if source.is_dir() else [source]
+    if not pictures:
+        raise InputError(f"{source}: has no picture in it; {', '.join(FORMATS)} files are taken")
+    if output.exists() and not output.is_dir():
+        raise InputError(f"{output}: is a file; several pictures need a folder to be written to")
     jobs: dict[Path, Job] = {}
     clashes: list[tuple[Path, str]] = []
     for each in pictures:
@@ -92,5 +89,3 @@ def _checked_file(source: Path, output: Path, format: str | None) -> Path:
     if not output.parent.is_dir():
         raise InputError(f"{output.parent}: no such folder to write {output.name} to")
     return output
-
-

@@ -99,7 +99,7 @@ class TagFile:
         return list(struct.unpack(f"{self.order}{place.count}{code}", self.value(place).data))
 
     def tree(self, offset: int | None = None, depth: int = 0) -> Directory:
-        """The directory at `offset`, by default the first, with those it names; damaged and huge values are left out."""
+        """The directory at `offset`, by default the first, and those it names, less damaged and huge values."""
         found: Directory = {}
         budget = _LARGEST_TREE
         for tag, place in self.places(self.first if offset is None else offset)[0].items():

@@ -1,7 +1,8 @@
 """Runs a network on a picture whole or in overlapping tiles, with as much memory as there is.
 
 A tile is run with `net.radius` pixels of the picture around it and the result's own part is kept. For a network whose
-output pixels see no further (`exact_tiles`) that is the result of the whole picture, bit for bit on the CPU.
+output pixels see no further (`exact_tiles`) that is the result of the whole picture, bit for bit on the CPU. The others
+pool over the whole picture, so that tiles are approximate, and at most 64 pixels around are taken.
 """
 
 from __future__ import annotations
@@ -24,6 +25,9 @@ SMALLEST = 16  # a tile's side below which halving on would only lengthen the ag
 SMALLEST_PATCH = 8192  # pixels
 # 468 channels, the widest tensor of the four networks, stay below 2^31 numbers, where 32-bit places in kernels end.
 LARGEST_PATCH = 1 << 22  # pixels
+# Where pooling makes tiles approximate anyway, more overlap than this costs much (IDSA-Net sees 399 pixels far) and
+# does not make them exact.
+APPROXIMATE_OVERLAP = 64
 Progress = Callable[[float], object]  # told which further share of the picture is done
 
 
@@ -32,7 +36,7 @@ class PatchLimit:
     """The most pixels that memory held so far; one for all pictures of a folder, so that none tries too much again."""
 
     pixels: int = LARGEST_PATCH
-    tiled: bool = False  # whether any picture was run in more than one piece
+    tiled: bool = False  # whether any picture was not run whole
 
 
 @dataclass(frozen=True)
@@ -92,7 +96,7 @@ def run_tiled(
         net: the network, in eval mode; its device may be another than x's.
         x: float, 0..1.
         tile: "auto" (whole if it fits, else the largest tile that does), "off" (whole), or a tile's side in input
-            pixels, to which the overlap of `net.radius` is added.
+            pixels, to which the overlap is added.
         progress: called with each share of the picture that is done; the shares sum to 1.
         limit: remembers what fitted, from one picture to the next.
 
@@ -112,12 +116,12 @@ def run_tiled(
     side = _first_side(net, height, width, tile, limit, device)
     pending = list(Tile(0, 0, height, width).split(side))[::-1]
     out = x.new_empty(x.shape[0], 3, height * net.scale, width * net.scale)
-    limit.tiled |= len(pending) > 1
     while pending:
         each = pending[-1]
         patch = _patch(net, each, height, width)
         if _run(net, x, each, patch, out, device):
             pending.pop()
+            limit.tiled |= patch.pixels < height * width
             if progress:
                 progress(each.pixels / (height * width))
             continue
@@ -129,7 +133,6 @@ def run_tiled(
             )
         side = max(SMALLEST, _rounded_up(min(side, max(height, width)) // 2, net.multiple))
         limit.pixels = min(limit.pixels, patch.pixels - 1, (side + 2 * _overlap(net)) ** 2)
-        limit.tiled = True
         pending = [part for rest in pending for part in reversed(list(rest.split(side)))]
     return out
 
@@ -146,10 +149,10 @@ def _first_side(
 ) -> int:
     """The tile's side to begin with; as large as the picture when it is to be run whole."""
     whole = max(height, width, 1)
+    if tile == "off" or height * width <= SMALLEST_PATCH:
+        return whole
     if isinstance(tile, int):
         return _rounded_up(tile, net.multiple)
-    if tile == "off":
-        return whole
     usable = usable_memory(device)
     pixels = min(limit.pixels, usable // bytes_per_pixel(net.name))
     if height * width <= pixels:
@@ -189,13 +192,17 @@ def _patch(net: SRNetwork, part: Tile, height: int, width: int) -> Tile:
     """What the network is run on for a part of the picture."""
     if part.pixels == height * width:
         return part
-    patch = part.grown(net.radius, net.multiple, height, width)
+    patch = part.grown(_radius(net), net.multiple, height, width)
     return patch if patch.pixels >= SMALLEST_PATCH else patch.filled(SMALLEST_PATCH, net.multiple, height, width)
 
 
 def _overlap(net: SRNetwork) -> int:
     """The most a tile grows on one side."""
-    return net.radius + net.multiple - 1
+    return _radius(net) + net.multiple - 1
+
+
+def _radius(net: SRNetwork) -> int:
+    return net.radius if net.exact_tiles else min(net.radius, APPROXIMATE_OVERLAP)
 
 
 def _device_of(net: SRNetwork, x: Tensor) -> torch.device:

@@ -12,13 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightsr_kernels import BackendUnavailableError
-from lightsr_kernels import backend as kernel_backend
-from lightsr_kernels.dispatch import BACKENDS
-
+from .devices import choose_device, using_backend
 from .errors import InputError
 from .images import MAX_PIXELS, Picture, check_fits, format_of, read_header, read_picture, write_picture
-from .images16 import unmultiplied
 from .memory import is_out_of_memory, usable_memory
 from .networks import SRNetwork, create, network_class
 from .outputs import Job, make_folder, plan
@@ -46,7 +42,7 @@ def upscale(
     weights: str | Path | None = None,
     tile: str | int = "auto",
     device: str | torch.device = "auto",
-    backend: str = "auto",
+    backend: str | None = None,
     format: str | None = None,
     quality: int = 95,
     strip_metadata: bool = False,
@@ -63,7 +59,7 @@ def upscale(
         weights: a .safetensors, .pth, .pt or .ckpt file; None takes those at hand. bicubic needs none.
         tile: "auto", "off" or a side in input pixels; see `lightsr.tiles.run_tiled`.
         device: auto (a GPU when there is one), cpu, cuda, cuda:1, mps.
-        backend: which kernels run: auto, reference, cpu, triton or cuda.
+        backend: which kernels run: auto, reference, cpu, triton or cuda; None for LIGHTSR_BACKEND's.
         format: png, jpeg, webp, tiff or bmp; None goes by the output's suffix, or the input's in a folder.
         quality: of JPEG and WebP, 1 to 100; 100 makes WebP lossless.
         strip_metadata: leaves EXIF, colour profile and DPI out.
@@ -86,7 +82,7 @@ def upscale(
     if not 1 <= quality <= 100:
         raise InputError(f"quality must be from 1 to 100; got {quality}")
     report = Report()
-    with _backend(backend):
+    with using_backend(backend):
         # Paths are checked first, because a slip there should not wait for a network to load.
         name = network if network is not None or weights is None else "network"
         plan(Path(source), Path(output), f"{name}x{scale}", format)
@@ -141,7 +137,7 @@ def upscale_picture(
     out.clamp_(0, 1)
     if alpha is not None:
         alpha = imresize(alpha, net.scale).clamp_(0, 1) if see_through else out.new_ones(1, *out.shape[1:])
-        out = unmultiplied(out, alpha) if see_through else out
+        out = _unmultiplied(out, alpha) if see_through else out
     if picture.grey:
         out = _grey(out)
     return replace(picture, colour=out, alpha=alpha)
@@ -193,16 +189,25 @@ def _check_finite(net: SRNetwork, out: Tensor) -> None:
     raise InputError(f"{net.title} gave values that are not finite: {cause}; other weights are needed")
 
 
+def _unmultiplied(
+    colour: Tensor,  # [3, H, W], already times alpha
+    alpha: Tensor,  # [1, H, W]
+) -> Tensor:  # [3, H, W]
+    """Takes alpha out of the colour again; where nothing shows, black."""
+    return torch.where(alpha > 0, colour / alpha.clamp_min(1e-6), 0.0).clamp_(0, 1)
+
+
 def _grey(colour: Tensor) -> Tensor:  # [3, H, W] -> [3, H, W] with equal channels
-    red, green, blue = (weight * channel for weight, channel in zip(_LUMA, colour, strict=True))
-    return red.add_(green).add_(blue).expand(3, -1, -1)
+    luma: Tensor = _LUMA[0] * colour[0]
+    for weight, channel in zip(_LUMA[1:], colour[1:], strict=True):
+        luma.add_(channel, alpha=weight)
+    return luma.expand(3, -1, -1)
 
 
 def _network(name: str | None, scale: int | None, weights: str | Path | None, device: str | torch.device) -> SRNetwork:
     """The network on its device, in eval mode, with its weights."""
     from .at_hand import how_to_add, weights_for
     from .checkpoint import load
-    from .evaluate import choose_device
 
     place = choose_device(device)
     if name is not None:
@@ -222,17 +227,6 @@ def _network(name: str | None, scale: int | None, weights: str | Path | None, de
             source = "; the authors' own for x4 are experiments/HASN.pth of github.com/nathan66666/HASN"
             raise InputError(f"{error}{source if name == 'hasn' else ''}") from error
     return load(weights, network=name, scale=scale, use_fused=True, device=place)
-
-
-@contextmanager
-def _backend(name: str) -> Iterator[None]:
-    if name not in ("auto", *BACKENDS):
-        raise InputError(f"backend must be one of auto, {', '.join(BACKENDS)}; got {name!r}")
-    try:
-        with kernel_backend(name):
-            yield
-    except BackendUnavailableError as error:
-        raise InputError(str(error)) from error
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 
 from .errors import InputError
-from .files import opened
+from .files import opened, reason
 
 MAX_BYTES = 2**30  # a light network is under 10 MB, its whole training state under 100 MB
 MAX_HEADER = 2**24  # bytes of a safetensors header, or of the pickle in a .pth file
@@ -72,7 +72,7 @@ def _read_safetensors(path: Path, header: int) -> Mapping[str, torch.Tensor]:
     try:
         return dict(load_file(path, device="cpu"))
     except (SafetensorError, OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path}: damaged safetensors file: {one_line(error)}") from error
+        raise InputError(f"{path}: damaged safetensors file: {reason(error)}") from error
 
 
 def _read_zip(path: Path) -> Mapping[Any, Any]:
@@ -82,16 +82,16 @@ def _read_zip(path: Path) -> Mapping[Any, Any]:
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, RuntimeError, EOFError, KeyError) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"{path}: damaged checkpoint: {one_line(error)}; fetch or save it again") from error
+        raise InputError(f"{path}: damaged checkpoint: {reason(error)}; fetch or save it again") from error
     try:
         # os.fspath, because mmap=True wants a string.
         content = torch.load(os.fspath(path), weights_only=True, map_location="cpu", mmap=True)
     except Exception as error:
         # torch has no one exception for bad files; whatever it is, nothing of the file was run.
-        reason = one_line(error)
-        if "resize storage" in reason:
-            reason = "a tensor claims more bytes than the file has"
-        raise InputError(f"{path}: torch cannot load it as weights: {reason}") from error
+        said = reason(error)
+        if "resize storage" in said:
+            said = "a tensor claims more bytes than the file has"
+        raise InputError(f"{path}: torch cannot load it as weights: {said}") from error
     if not isinstance(content, Mapping):
         raise InputError(f"{path}: holds a {type(content).__name__}, not tensors by name; save net.state_dict()")
     return content
@@ -126,9 +126,3 @@ def _check_pickle(path: Path, data: bytes) -> None:
                 f"{path}: asks for {wanted[:80]!r}, which is no part of a tensor; nothing was loaded. If you trust the "
                 "file, save its net.state_dict() alone"
             )
-
-
-def one_line(error: BaseException) -> str:
-    """The first line of a library's message, at most 200 characters of it."""
-    lines = str(error).strip().splitlines()
-    return lines[0][:200] if lines else type(error).__name__

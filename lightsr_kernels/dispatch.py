@@ -34,7 +34,7 @@ def backend(name: str) -> Iterator[None]:
     Process-wide, as torch.backends.cudnn.flags is: other threads see it too.
     """
     global _forced  # noqa: PLW0603
-    _check_name(name, "backend()")
+    _check_name(name, "backend")
     before, _forced = _forced, name
     try:
         yield
@@ -134,4 +134,4 @@ def explain(op: str, device: str = "cpu") -> Explanation:
 
 def _check_name(name: str, where: str) -> None:
     if name not in ("auto", *BACKENDS):
-        raise ValueError(f"{where}: backend must be one of auto, {', '.join(BACKENDS)}; got {name!r}")
+        raise ValueError(f"{where} must be one of auto, {', '.join(BACKENDS)}; got {name!r}")

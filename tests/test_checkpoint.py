@@ -474,7 +474,7 @@ def test_quantised_weights(tmp_path: Path) -> None:
     state = small("hasn").state_dict()
     state["head.weight"] = state["head.weight"].mul(100).to(torch.int8)
     save_file(state, tmp_path / "w.safetensors")
-    refused(tmp_path / "w.safetensors", r"head.weight is torch.int8, a quantised weight")
+    refused(tmp_path / "w.safetensors", r"w.safetensors: head.weight is torch.int8, a quantised weight")
 
 
 @pytest.mark.parametrize("data", [b"", bytes(5000), b"PK\x03\x04" + bytes(100), b"\x89PNG\r\n\x1a\n", b"\x80", b"PK"])

@@ -20,6 +20,7 @@ from PIL import Image
 import lightsr
 from lightsr import InputError, cli
 from lightsr.arguments import BACKENDS, parser
+from lightsr.devices import using_backend
 from lightsr.checkpoint import save
 from lightsr.evaluation import Evaluation
 from lightsr.images import MAX_PIXELS
@@ -33,6 +34,7 @@ VERBS = ("upscale", "evaluate", "info", "doctor", "export", "fold")
 def no_weights_at_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LIGHTSR_WEIGHTS", str(tmp_path / "nothing"))
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "nothing"))
+    monkeypatch.delenv("LIGHTSR_BACKEND", raising=False)
 
 
 @pytest.fixture
@@ -181,8 +183,23 @@ def test_a_wrong_environment_variable(
 ) -> None:
     monkeypatch.setenv("LIGHTSR_BACKEND", "fastest")
     assert run("upscale", picture, "-o", picture.with_name("out.png"), "-n", "bicubic") == 1
-    message = f"lightsr: error: LIGHTSR_BACKEND must be one of {', '.join(BACKENDS)}; got 'fastest'\n"
+    names = ", ".join(("auto", *dispatch.BACKENDS))
+    message = f"lightsr: error: LIGHTSR_BACKEND must be one of {names}; got 'fastest'\n"
     assert capsys.readouterr().err == message
+
+
+def test_the_environment_chooses_the_backend_where_no_flag_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LIGHTSR_BACKEND", "triton")
+    with using_backend(None):
+        assert dispatch.requested() == "triton"
+    with using_backend("auto"):
+        assert dispatch.requested() == "auto"
+    called = Captured(Report())
+    monkeypatch.setattr("lightsr.upscale.upscale", called)
+    assert run("upscale", "in.png", "-o", "out.png") == 0
+    assert called["backend"] is None
+    assert run("upscale", "in.png", "-o", "out.png", "--backend", "auto") == 0
+    assert called["backend"] == "auto"
 
 
 @pytest.mark.parametrize(
@@ -398,7 +415,9 @@ def test_info_and_doctor(capsys: pytest.CaptureFixture[str]) -> None:
 def test_export(weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out.bin"
     assert run("export", weights, "-o", out, "--format", "safetensors") == 0
-    assert "folded weights of lmswn x2; 0.0e+00 from PyTorch" in capsys.readouterr().out
+    shown = capsys.readouterr()
+    assert "folded weights of lmswn x2; 0.0e+00 from PyTorch" in shown.out
+    assert shown.err == "lightsr: w.safetensors: lmswn x2, weights taken from the whole file\n"
     assert run("export", "-w", weights, "-n", "lmswn", "-s", 2, "-o", out, "--format", "safetensors", "--no-check") == 0
     assert capsys.readouterr().out.endswith("; not checked\n")
     assert run("export", weights, "-o", out, "--format", "safetensors", "-q") == 0

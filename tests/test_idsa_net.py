@@ -31,6 +31,15 @@ CONFIGS = [pytest.param(config, id=name) for name, config in {"R1": R1, "R2": R2
 DTYPES = [pytest.param(torch.float32, 1e-5, id="f32"), pytest.param(torch.float64, 1e-12, id="f64")]
 
 
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """Hundreds of tiny convolutions spend their time waiting for other threads, on a busy machine most of all."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(autouse=True)
 def no_gradients() -> Iterator[None]:
     with torch.no_grad():
@@ -119,8 +128,9 @@ def test_multiply_adds(config: dict[str, Any], scale: int, giga: float) -> None:
     [pytest.param(R1, 41.54, 5.06, id="R1"), pytest.param(R2, 42.0, 9.2, id="R2")],
 )
 def test_multiply_adds_of_layers_and_of_attention(config: dict[str, Any], layers: float, products: float) -> None:
-    with torch.device("meta"), FlopCounterMode(display=False) as counter:
-        IDSANet(4, **config)(torch.empty(1, 3, 180, 320))
+    net = IDSANet(4, **config).to("meta")
+    with FlopCounterMode(display=False) as counter:
+        net(torch.empty(1, 3, 180, 320, device="meta"))
     by_op = {str(op): flops / 2e9 for op, flops in counter.get_flop_counts()["Global"].items()}
     attention = by_op.pop("aten.bmm")
     assert attention == pytest.approx(products, abs=0.05 if products == 9.2 else 0.005)
@@ -301,7 +311,8 @@ def test_nothing_local_reaches_beyond_the_radius() -> None:
     moved = x.clone()
     moved[:, :, side // 2, side // 2] += 100
     changed = (F.pixel_unshuffle((net(moved) - net(x)).abs(), 2)[0].amax(0) > 0).nonzero() - side // 2
-    assert 3 * 11 + 3 * 8 < changed.abs().max() <= net.radius - 3
+    convolutions = 3 + 3 * (3 + 11)
+    assert convolutions < changed.abs().max() <= net.radius - 3
 
 
 def test_slim_spatial_gate_at_its_least_size() -> None:
@@ -324,9 +335,9 @@ def test_any_size_batch_and_layout(config: dict[str, Any], fused: bool) -> None:
 
 
 @pytest.mark.parametrize("fused", [False, True], ids=["plain", "fused"])
-@pytest.mark.parametrize("config", CONFIGS[:2])
+@pytest.mark.parametrize("config", [{"groups": 2}, {**R2, "groups": 1}], ids=["R1", "R2"])
 def test_autocast_and_compile(config: dict[str, Any], fused: bool) -> None:
-    net = network(dtype=torch.float32, use_fused=fused, **{**config, "groups": 2})
+    net = network(dtype=torch.float32, use_fused=fused, **config)
     x = picture(1, 3, 9, 12, dtype=torch.float32)
     expected = net(x)
     with torch.autocast("cpu", torch.bfloat16):

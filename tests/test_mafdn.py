@@ -14,6 +14,15 @@ from lightsr.networks.cost import multiply_adds
 from lightsr.networks.mafdn import MAFDN, DOConv2d, MultiAttention, MultiAttentionDistillation, leaky_relu
 
 
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """Hundreds of tiny convolutions spend their time waiting for other threads, on a busy machine most of all."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(autouse=True)
 def no_gradients() -> Iterator[None]:
     with torch.no_grad():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -23,7 +25,7 @@ class Stack(SRNetwork):
     def __init__(self, scale: int = 2, depth: int = 4, width: int = 16) -> None:
         super().__init__(scale, use_fused=False)
         sides = [3, *[width] * depth, 3 * scale**2]
-        self.layers = nn.ModuleList(nn.Conv2d(*pair, 3, padding=1) for pair in zip(sides, sides[1:], strict=False))
+        self.layers = nn.ModuleList(nn.Conv2d(*pair, 3, padding=1) for pair in itertools.pairwise(sides))
         self.shuffle = nn.PixelShuffle(scale)
 
     @property
@@ -193,7 +195,7 @@ def test_out_of_memory_in_the_middle_goes_on() -> None:
 
     def failing_later(patch: Tensor) -> Tensor:
         calls.append(patch.shape)
-        if 3 < len(calls) and patch.shape[-1] * patch.shape[-2] > 700:
+        if len(calls) > 3 and patch.shape[-1] * patch.shape[-2] > 700:
             raise MemoryError
         return forward(patch)
 

@@ -300,8 +300,8 @@ def test_values_that_are_not_finite(value: float) -> None:
 def test_tiling_of_pooling_networks_is_noted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lightsr.tiles.SMALLEST_PATCH", 0)
     torch.save(lightsr.create("mafdn", 2).state_dict(), tmp_path / "w.pth")
-    source = save(tmp_path / "a.png", noise(8, 40, 3))
-    report = upscale(source, tmp_path / "b.png", weights=tmp_path / "w.pth", tile=32, quiet=True)
+    source = save(tmp_path / "a.png", noise(3, 110, 3))
+    report = upscale(source, tmp_path / "b.png", weights=tmp_path / "w.pth", tile=60, quiet=True)
     assert len(report.notes) == 1
     assert report.notes[0].startswith("tiling is approximate for MAFDN: ")
     assert upscale(source, tmp_path / "b.png", weights=tmp_path / "w.pth", tile="off").notes == []

@@ -130,8 +130,8 @@ def position_offsets() -> Tensor:  # [64, 64]
     """Where in the position table [15*15] the bias of query token i towards key token j stands: row-major i - j + 7."""
     side = torch.arange(WINDOW)
     token = torch.stack(torch.meshgrid(side, side, indexing="ij")).flatten(1)  # [2, 64]: row and column
-    row, column = token[:, :, None] - token[:, None, :] + WINDOW - 1
-    return row * (2 * WINDOW - 1) + column
+    offsets: Tensor = token[:, :, None] - token[:, None, :] + WINDOW - 1
+    return offsets[0] * (2 * WINDOW - 1) + offsets[1]
 
 
 class ChannelAttention(Block):

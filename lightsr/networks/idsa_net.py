@@ -117,9 +117,9 @@ class InstanceNormAttention(Block):
                 self.weight,
                 self.bias,
                 self.down.weight,
-                self.down.bias,
+                self.down.bias,  # type: ignore[arg-type]
                 self.up.weight,
-                self.up.bias,
+                self.up.bias,  # type: ignore[arg-type]
                 self.spatial.weight,
                 eps=1e-5,
             )
@@ -133,7 +133,7 @@ class InstanceNormAttention(Block):
         normed = centred * (variance + 1e-5).rsqrt()
         y = w * (self.weight[:, None, None] * normed + self.bias[:, None, None]).to(x.dtype)
         pooled = torch.cat([y.mean(1, keepdim=True), y.amax(1, keepdim=True)], dim=1)
-        return x + y * torch.sigmoid(self.spatial(pooled))  # type: ignore[no-any-return]
+        return x + y * torch.sigmoid(self.spatial(pooled))
 
 
 class AttentionSharingDistillation(nn.Module):

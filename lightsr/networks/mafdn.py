@@ -93,9 +93,10 @@ class MultiAttentionDistillation(Block):
     def _fused(self, x: Tensor) -> Tensor:
         """One call a branch, which also ends the 3x3 before it (bias, residual, activation), and one for attention."""
         parts, rest = [], x
-        for k, distill in enumerate(self.distill):
+        for k in range(BRANCHES):
             first, last = k == 0, k == BRANCHES - 1
             conv: Any = None if first else self.refine[k - 1]
+            distill: Any = self.distill[k]
             part, passed = ops.split_distillation(
                 rest if first else conv.without_bias(rest),
                 bias=None if first else conv.bias,
