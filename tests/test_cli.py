@@ -20,8 +20,8 @@ from PIL import Image
 import lightsr
 from lightsr import InputError, cli
 from lightsr.arguments import BACKENDS, parser
-from lightsr.devices import using_backend
 from lightsr.checkpoint import save
+from lightsr.devices import using_backend
 from lightsr.evaluation import Evaluation
 from lightsr.images import MAX_PIXELS
 from lightsr.upscale import Report
