@@ -123,7 +123,7 @@ def by_hand(x: Tensor, w: dict[str, Tensor], p: Tensor | None = None) -> Tensor:
 
 def normalised(x: Tensor, w: dict[str, Tensor]) -> Tensor:
     centred = x - x.mean(1, keepdim=True)
-    normal = centred / (centred.square().mean(1, keepdim=True) + 1e-6).sqrt()
+    normal = centred / (centred.square().mean(1, keepdim=True) + 1e-5).sqrt()
     return normal * w["norm_weight"][:, None, None] + w["norm_bias"][:, None, None]
 
 
