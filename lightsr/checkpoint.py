@@ -12,9 +12,8 @@ import torch
 from torch import Tensor
 
 from . import __version__
-from .devices import choose_device
 from .errors import InputError
-from .files import replacing
+from .files import reason, replacing
 from .networks import SRNetwork, detect, network_class
 from .weight_files import read_weight_file
 
@@ -146,7 +145,10 @@ def load_with_note(
     if network not in (None, cls.name) or scale not in (None, config["scale"]):
         asked = f"{network or cls.name} x{config['scale'] if scale is None else scale}"
         raise InputError(f"{path}: holds {found}, and {asked} was asked for; ask for {found} or give other weights")
-    return net.to(choose_device(device)), f"{path.name}: {found}, {loaded}"
+    try:
+        return net.to(device), f"{path.name}: {found}, {loaded}"
+    except (RuntimeError, AssertionError) as error:  # torch's ways to say that a device is not there
+        raise InputError(f"device {str(device)!r} cannot be used: {reason(error)}") from error
 
 
 def fold(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -173,8 +175,8 @@ def fold(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def save(path: str | Path, state_dict: Mapping[str, Tensor]) -> None:
     """Writes a network's weights as safetensors, with the network, the scale and our version in its metadata.
 
-    The file is either the old one or the whole new one. Raises InputError when the tensors fit no network, or when
-    the file cannot be written.
+    The file is either the old one or the whole new one. Raises InputError for the suffix of a pickle, when the
+    tensors fit no network, or when the file cannot be written.
 
     Example:
         >>> import lightsr
@@ -183,6 +185,8 @@ def save(path: str | Path, state_dict: Mapping[str, Tensor]) -> None:
     """
     from safetensors.torch import save as to_bytes
 
+    if Path(path).suffix in (".pth", ".pt", ".ckpt"):  # others would take it for a pickle
+        raise InputError(f"weights are written as safetensors; got the name {path}, give one that ends in .safetensors")
     cls, config = _recognised(state_dict)
     renamed = cls.from_released(state_dict)
     tensors = {

@@ -72,6 +72,8 @@ def _evaluate(args: argparse.Namespace) -> int:
     for path in (args.json, args.csv, args.report):
         if path is not None and not Path(path).absolute().parent.is_dir():  # better now than after an hour
             raise InputError(f"cannot write {path}: its folder does not exist")
+        if path is not None and Path(path).is_dir():
+            raise InputError(f"cannot write {path}: it is a folder")
     from .evaluate import Entry, evaluate
 
     result = evaluate(

@@ -22,8 +22,8 @@ def choose_device(name: str | torch.device) -> torch.device:
         return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     try:
         device = torch.device(name)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:  # torch's two ways to say that a device is not there
+        torch.zeros(1, device=device).cpu()  # back again too, which "meta" cannot
+    except (RuntimeError, AssertionError) as error:  # torch's ways to say that a device is not there
         raise InputError(f"device {str(name)!r} cannot be used: {reason(error)}") from error
     return device
 

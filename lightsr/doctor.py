@@ -16,7 +16,7 @@ from typing import Any
 from . import __version__
 from .folders import cache_folder
 
-PACKAGES = ("numpy", "pillow", "pyvips", "safetensors", "tqdm", "filelock")
+PACKAGES = ("numpy", "pillow", "pyvips", "safetensors", "tqdm")
 OPTIONAL = ("onnx", "onnxruntime", "onnxscript", "matplotlib", "spandrel")
 VARIABLES = ("CUDA_HOME", "CUDA_VISIBLE_DEVICES", "CXX", "MAX_JOBS", "OMP_NUM_THREADS", "TRITON_INTERPRET")
 PATIENCE = 5  # seconds a compiler gets to tell its version

@@ -24,6 +24,8 @@ def encoded(kind: str, picture: Picture, quality: int) -> bytes:
     grey = picture.grey and kind != "WEBP"  # WebP has no grey
     levels = _levels(picture, grey, alpha)
     exif = metadata.with_size(picture.exif, *picture.size) if picture.exif else None
+    if kind == "WEBP" and picture.dpi:
+        exif = metadata.with_dpi(exif, picture.dpi)
     icc = picture.icc
     if icc is not None and icc[16:20] != (b"GRAY" if grey else b"RGB "):
         icc = None  # a profile for other channels than are written

@@ -124,7 +124,7 @@ def _measure_set(
                 output, seconds = _enlarge(each, lr, result.tile)
                 outputs[each.label] = output
                 figures = (psnr(output, hr, result.scale), ssim(output, hr, result.scale), seconds)
-                rows.append(Row(data_set.name, pair.hr.stem, each.label, *figures, hr.shape[2], hr.shape[1]))
+                rows.append(Row(data_set.name, pair.hr.name, each.label, *figures, hr.shape[2], hr.shape[1]))
                 advance(1)
         except InputError as error:
             result.failed.append((pair.hr, str(error).removeprefix(f"{pair.hr}: ")))
@@ -135,7 +135,7 @@ def _measure_set(
             baseline = next((outputs[each.label] for each in contenders if each.net.name == "bicubic"), None)
             if baseline is None:
                 baseline = _to_uint8(imresize(lr.float() / 255, result.scale))
-            shown.append(compare(data_set.name, pair.hr.stem, hr, baseline, outputs, result.scale))
+            shown.append(compare(data_set.name, pair.hr.name, hr, baseline, outputs, result.scale))
             shown = sorted(shown, key=lambda each: -each.strength)[:SHOWN]
     result.comparisons += shown
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -43,16 +44,22 @@ def replacing(path: Path) -> Iterator[Path]:
     """Gives a temporary path beside `path` to write to, then puts it in place of `path` in one step.
 
     The file is flushed to disk before it gets its name. On any error, and on Ctrl-C, the temporary file is removed and
-    `path` is as it was. An OSError (no space, no permission, read-only folder) becomes an InputError in one line.
+    `path` is as it was. A link stays one: the file that it leads to is replaced. An existing file's mode is kept.
+
+    Raises InputError in one line when `path` is a folder, pipe or device, and for any OSError (no space, no rights).
     """
+    target, exists = _target(path)
     # The real suffix stays last, because image writers choose the format by it. 40 characters are 160 bytes at most.
-    temporary = path.with_name(f".{path.stem[:40]}.tmp-{os.getpid()}{path.suffix}")
+    temporary = target.with_name(f".{path.stem[:40]}.tmp-{os.getpid()}{path.suffix}")
     try:
         yield temporary
         with temporary.open("rb+") as file:
+            if exists:
+                with suppress(OSError):  # file systems without modes
+                    shutil.copymode(target, temporary)
             os.fsync(file.fileno())
-        temporary.replace(path)
-        _sync_folder(path.parent)
+        temporary.replace(target)
+        _sync_folder(target.parent)
     except OSError as error:
         raise InputError(f"cannot write {path}: {reason(error)}") from error
     finally:
@@ -66,6 +73,23 @@ def reason(error: BaseException) -> str:
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     lines = text.strip().splitlines()
     return lines[0][:200] if lines else type(error).__name__
+
+
+def _target(path: Path) -> tuple[Path, bool]:
+    """The file that a path leads to, and whether there is one; renaming onto a device would destroy it."""
+    try:
+        # Asked of the path as given, since what /dev/stdout leads to need not have a name.
+        mode: int | None = path.stat().st_mode
+    except FileNotFoundError:
+        mode = None
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        raise InputError(f"cannot write {path}: {reason(error)}") from error
+    if mode is not None and not stat.S_ISREG(mode):
+        raise InputError(f"cannot write {path}: is no regular file; give another path")
+    try:
+        return path.resolve(), mode is not None
+    except (OSError, RuntimeError) as error:
+        raise InputError(f"cannot write {path}: {reason(error)}") from error
 
 
 def _sync_folder(folder: Path) -> None:

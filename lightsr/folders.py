@@ -10,15 +10,22 @@ from pathlib import Path
 def cache_folder() -> Path:
     """LIGHTSR_CACHE, or `lightsr` in the system's cache folder of this user. It need not exist."""
     named = os.environ.get("LIGHTSR_CACHE")
-    return Path(named).expanduser() if named else _user_folder("XDG_CACHE_HOME", ".cache", "Library/Caches") / "lightsr"
+    return _expanded(named) if named else _user_folder("XDG_CACHE_HOME", ".cache", "Library/Caches") / "lightsr"
 
 
 def weight_folders() -> list[Path]:
     """Where trained weights are looked for: LIGHTSR_WEIGHTS, the user's data folder, the package's own. Best first."""
     named = os.environ.get("LIGHTSR_WEIGHTS")
-    folders = [Path(named).expanduser()] if named else []
+    folders = [_expanded(named)] if named else []
     data = _user_folder("XDG_DATA_HOME", ".local/share", "Library/Application Support")
     return [*folders, data / "lightsr" / "weights", Path(__file__).parent / "weights"]
+
+
+def _expanded(named: str) -> Path:
+    try:
+        return Path(named).expanduser()
+    except RuntimeError:  # ~somebody who is not a user here
+        return Path(named)
 
 
 def _user_folder(variable: str, linux: str, mac: str) -> Path:

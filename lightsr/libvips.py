@@ -62,16 +62,17 @@ def read(path: Path, file: BinaryIO, kind: str) -> Picture:
     colour, alpha = (pixels[:-1], pixels[-1:]) if image.bands in (2, 4) else (pixels, None)
     picture = Picture(colour.expand(3, -1, -1), alpha, bits, grey, kind)
     if kind == "TIFF":
-        _take_tags(picture, TagFile.open(file))
+        _take_tags(path, picture, TagFile.open(file))
     return picture
 
 
-def _take_tags(picture: Picture, tagged: TagFile) -> None:
-    """What TIFF tags tell beside the pixels: orientation, EXIF, profile, DPI, and what the fourth channel is."""
+def _take_tags(path: Path, picture: Picture, tagged: TagFile) -> None:
+    """What TIFF tags tell beside the pixels: orientation, EXIF, profile, DPI, and whether the last channel is alpha."""
     places = tagged.places(tagged.first)[0]
     extra = tagged.numbers(places[_EXTRA]) if _EXTRA in places else [0]
-    if extra[:1] not in ([1], [2]):  # alpha multiplied into the colour, which libvips undoes, or alpha on its own
-        picture.alpha = None  # a channel of unsaid meaning, which no viewer shows
+    # 1 is alpha multiplied into the colour, which libvips undoes, 2 alpha on its own, 0 whatever its maker meant.
+    if picture.alpha is not None and extra[:1] not in ([1], [2]):
+        raise InputError(f"{path}: has an extra channel of unknown meaning; save it without, or as alpha")
     orientation = (tagged.numbers(places[tags.ORIENTATION]) if tags.ORIENTATION in places else [1])[0]
     picture.colour = metadata.upright(picture.colour, orientation).contiguous()
     picture.alpha = None if picture.alpha is None else metadata.upright(picture.alpha, orientation).contiguous()

@@ -20,6 +20,7 @@ _DESCRIBING = (269, 270, 271, 272, 285, 305, 306, 315, 316, 18246, 18249, 33432,
 _PREFIX = b"Exif\0\0"
 _PIXEL_X, _PIXEL_Y = 40962, 40963
 _RESOLUTION = (282, 283, 296)
+_RATIONAL = 5
 _DAMAGE = (ValueError, struct.error, KeyError, OverflowError)
 
 
@@ -98,6 +99,8 @@ def icc_of(image: Any) -> bytes | None:
 
 def dpi_of(image: Any) -> tuple[float, float] | None:
     """A Pillow image's resolution in dots per inch, None when the file tells none that makes sense."""
+    if image.format == "WEBP":
+        return _dpi_of_exif(image.info.get("exif"))  # the only place that WebP has for it
     told = image.info.get("dpi")
     if isinstance(told, tuple) and len(told) == 2:
         try:
@@ -106,6 +109,41 @@ def dpi_of(image: Any) -> tuple[float, float] | None:
             return None
         return plausible_dpi(x, y)
     return None
+
+
+def with_dpi(exif: bytes | None, dpi: tuple[float, float]) -> bytes:
+    """EXIF bytes that tell this resolution, for a format with no other place for it; as they are when damaged.
+
+    The first directory is written anew at the end and all else stays where it is: camera makers' notes point about.
+    """
+    exif = exif or tags.as_bytes("<", {})
+    try:
+        file = tags.opened_bytes(exif)
+        order, first = file.order, file.first
+        (count,) = struct.unpack_from(f"{order}H", exif, first)
+        starts = range(first + 2, first + 2 + 12 * count, 12)
+        entries = {struct.unpack_from(f"{order}H", exif, at)[0]: exif[at : at + 12] for at in starts}
+        following = exif[first + 2 + 12 * count :][:4].ljust(4, b"\0")
+    except _DAMAGE:
+        return exif
+    if file.big:
+        return exif
+    edited = bytearray(exif + b"\0" * (len(exif) % 2))
+    for tag, each in zip(_RESOLUTION, dpi, strict=False):
+        entries[tag] = struct.pack(f"{order}HHLL", tag, _RATIONAL, 1, len(edited))
+        edited += struct.pack(f"{order}LL", round(each * 1000), 1000)
+    entries[_RESOLUTION[2]] = struct.pack(f"{order}HHLHH", _RESOLUTION[2], tags.SHORT, 1, 2, 0)  # inches
+    struct.pack_into(f"{order}L", edited, 4, len(edited))
+    edited += struct.pack(f"{order}H", len(entries)) + b"".join(entries[tag] for tag in sorted(entries)) + following
+    return bytes(edited)
+
+
+def _dpi_of_exif(exif: object) -> tuple[float, float] | None:
+    try:
+        file = tags.opened_bytes(exif.removeprefix(_PREFIX) if isinstance(exif, bytes) else b"")
+        return dpi_of_tiff(file, file.places(file.first)[0])
+    except _DAMAGE:
+        return None
 
 
 def dpi_of_tiff(file: TagFile, places: dict[int, Place]) -> tuple[float, float] | None:

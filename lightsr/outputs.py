@@ -30,7 +30,7 @@ def plan(source: Path, output: Path, label: str, format: str | None) -> tuple[li
         format: png, jpeg, webp, tiff or bmp, or None for the input's own suffix.
 
     Returns:
-        The jobs; and the inputs left out because another has the same output, each with the reason.
+        The jobs; and the inputs left out because their output is another's too, or an input, each with the reason.
 
     Raises InputError when either path cannot be what it is meant to be.
     """
@@ -48,6 +48,8 @@ def plan(source: Path, output: Path, label: str, format: str | None) -> tuple[li
         raise InputError(f"{source}: has no picture in it; {', '.join(FORMATS)} files are taken")
     if output.exists() and not output.is_dir():
         raise InputError(f"{output}: is a file; several pictures need a folder to be written to")
+    inputs = {_identity(each): each for each in pictures}
+    inputs.pop(None, None)
     jobs: dict[Path, Job] = {}
     clashes: list[tuple[Path, str]] = []
     for each in pictures:
@@ -58,6 +60,9 @@ def plan(source: Path, output: Path, label: str, format: str | None) -> tuple[li
             clashes.append((each, f"would be written to {target}, as {jobs[target].source} is; rename one of them"))
         elif target.is_dir():
             clashes.append((each, f"would be written to {target}, which is a folder"))
+        elif (hit := inputs.get(_identity(target))) is not None:
+            which = "the input itself" if hit == each else "another input"
+            clashes.append((each, f"would overwrite {hit}, which is {which}; write to another folder"))
         else:
             jobs[target] = Job(each, target)
     return list(jobs.values()), clashes
@@ -69,6 +74,15 @@ def make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"{folder}: cannot be made: {reason(error)}") from error
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """What is the same for all names of one file, links included; None when there is no file."""
+    try:
+        found = path.stat()
+    except (OSError, ValueError):
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _means_folder(output: Path) -> bool:

@@ -15,7 +15,7 @@ from torch import Tensor
 from .devices import choose_device, using_backend
 from .errors import InputError
 from .images import MAX_PIXELS, Picture, check_fits, format_of, read_header, read_picture, write_picture
-from .memory import is_out_of_memory, usable_memory
+from .memory import is_out_of_memory, shown, usable_memory
 from .networks import SRNetwork, create, network_class
 from .outputs import Job, make_folder, plan
 from .resize import imresize
@@ -176,7 +176,7 @@ def _check_room(width: int, height: int, scale: int) -> None:
     needed, free = pixels * 20, usable_memory(torch.device("cpu"))
     if needed > free:
         raise InputError(
-            f"{width}x{height} pixels times {scale} need {needed / 1e9:.1f} GB and {free / 1e9:.1f} GB are free; "
+            f"{width}x{height} pixels times {scale} need {shown(needed)} and {shown(free)} are free; "
             "enlarge it in parts, or less"
         )
 

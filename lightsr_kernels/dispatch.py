@@ -117,19 +117,19 @@ class Explanation:
         return "\n".join(lines)
 
 
-def explain(op: str, device: str = "cpu") -> Explanation:
+def explain(op: str, device: str | torch.device = "cpu") -> Explanation:
     """Says which backend `op` takes on `device` ("cpu" or "cuda") and why not another; print it, or read its fields."""
     if op not in SPECS:
         raise ValueError(f"explain: op must be one of {', '.join(SPECS)}; got {op!r}")
-    spec, kind, name = SPECS[op], device.split(":", maxsplit=1)[0], requested()
+    spec, kind, name = SPECS[op], str(device).split(":", maxsplit=1)[0], requested()
     if kind not in ("cpu", "cuda"):
-        raise ValueError(f"explain: device must be cpu or cuda, got {device!r}")
+        raise ValueError(f"explain: device must be cpu or cuda, got {str(device)!r}")
     reasons = {each: reason for each in BACKENDS if (reason := why_not(each, spec, kind)) is not None}
     if name == "auto":
         name = next(each for each in BACKENDS if each not in reasons)
     elif name in reasons:
         name = f"none, because {name!r} was asked for"
-    return Explanation(op, device, name, reasons)
+    return Explanation(op, str(device), name, reasons)
 
 
 def _check_name(name: str, where: str) -> None:

@@ -159,6 +159,9 @@ def test_a_wrong_command_line_exits_with_2(line: str, capsys: pytest.CaptureFixt
         ("evaluate {folder} -n bicubic -s 2 --csv {folder}/no/a.csv", "its folder does not exist"),
         ("evaluate {folder} -n bicubic -s 2 --report {folder}/no/a.html", "its folder does not exist"),
         ("info nothing", "network must be one of"),
+        ("upscale {picture} -o {folder}/out.png -n bicubic --device meta", "device 'meta' cannot be used"),
+        ("fold {weights} -o {folder}/folded.pth", "give one that ends in .safetensors"),
+        ("evaluate {folder} -n bicubic -s 2 --json {folder}", "it is a folder"),
         ("export {weights} -o {folder}/a.bin", "give a name in .onnx"),
         ("export -o {folder}/a.onnx", "give a weight file"),
         ("fold {picture} -o {folder}/w2.safetensors", "not a weight file"),
@@ -523,3 +526,10 @@ print(sorted(heavy & set(sys.modules)))
 """
     plain = process("import sys, torch; print(sorted({'triton', 'tqdm'} & set(sys.modules)))").stdout
     assert process(code).stdout == plain
+
+
+def test_a_home_that_is_not_there_is_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LIGHTSR_WEIGHTS", "~nobody-of-this-name/weights")
+    monkeypatch.setenv("LIGHTSR_CACHE", "~nobody-of-this-name/cache")
+    assert run("info") == 0
+    assert run("doctor") == 0

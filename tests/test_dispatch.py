@@ -202,3 +202,7 @@ def test_compiled_code_follows_the_context() -> None:
     assert len(graphs) == 2
     with backend("triton"), pytest.raises(BackendUnavailableError):
         plain(x)
+
+
+def test_explain_takes_a_torch_device() -> None:
+    assert explain("depthwise_conv", torch.device("cuda", 1)).device == "cuda:1"

@@ -61,10 +61,10 @@ def folder(tmp_path):
 def test_rows_are_what_the_protocol_says(folder):
     found = evaluate(folder, [Entry("bicubic"), Nearest(4, 0.1)], 4)
     assert [(row.dataset, row.picture, row.network) for row in found.rows] == [
-        ("Toy", "first", "bicubic"),
-        ("Toy", "first", "nearest"),
-        ("Toy", "second", "bicubic"),
-        ("Toy", "second", "nearest"),
+        ("Toy", "first.png", "bicubic"),
+        ("Toy", "first.png", "nearest"),
+        ("Toy", "second.png", "bicubic"),
+        ("Toy", "second.png", "nearest"),
     ]
     assert not found.failed
     hr = tensor(picture(50, 43)[:48, :40])  # cropped to a multiple of 4 from the top left corner
@@ -135,7 +135,7 @@ def test_a_bad_picture_is_left_out_and_the_others_go_on(folder):
     save(picture(16, 60), folder / "low.png")  # too low for SSIM once cropped
     save(picture(3, 60), folder / "tiny.png")
     found = evaluate(folder, [Nearest(4)], 4)
-    assert {row.picture for row in found.rows} == {"first", "second"}
+    assert {row.picture for row in found.rows} == {"first.png", "second.png"}
     reasons = {path.name: reason for path, reason in found.failed}
     assert set(reasons) == {"broken.png", "low.png", "tiny.png"}
     assert "60x16 is too small: with crop 4 it takes 19x19" in reasons["low.png"]
@@ -410,3 +410,11 @@ def test_hasn_reproduces_its_authors_figures(shared, dataset, from_files, pictur
     assert mean.psnr == pytest.approx(psnr_expected, abs=0.01)
     assert mean.ssim == pytest.approx(ssim_expected, abs=0.0005)
     assert score(mean) == f"{psnr_expected} / {ssim_expected}"
+
+
+def test_two_files_of_one_stem_are_two_pictures(tmp_path):
+    save(picture(40, 40), tmp_path / "Twins" / "a.png")
+    save(picture(40, 40, seed=1), tmp_path / "Twins" / "a.bmp")
+    found = evaluate(tmp_path / "Twins", [Nearest(2)], 2)
+    assert sorted(row.picture for row in found.rows) == ["a.bmp", "a.png"]
+    assert found.cells()[0][1] == "Twins (2)"

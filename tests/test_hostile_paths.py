@@ -14,10 +14,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hostile import BICUBIC, Maker, Run, no_hang
 from test_images import noise, save, save16
 
 import lightsr
+from lightsr.errors import InputError
+from lightsr.files import replacing
+from lightsr.images import Picture, read_picture, write_picture
 
 
 @pytest.fixture
@@ -114,6 +118,47 @@ def test_a_folder_in_the_place_of_the_output(run: Run) -> None:
     source = save(run.folder / "good.png", noise(4, 4, 3))
     (run.out / "good_bicubicx2.png").mkdir(parents=True)
     run.fails(source, "-o", run.out, *BICUBIC, words="which is a folder")
+
+
+@pytest.mark.parametrize("make", [make_pipe, lambda path: make_link(path, "/dev/null")], ids=["pipe", "device"])
+def test_a_pipe_or_device_in_the_place_of_the_output(run: Run, make: Maker) -> None:
+    source = save(run.folder / "good.png", noise(4, 4, 3))
+    run.out.mkdir()
+    path = make(run.out / "good_bicubicx2.png")
+    run.fails(source, "-o", run.out, *BICUBIC, words="is no regular file")
+    assert path.exists()
+    assert not path.is_file()
+
+
+def test_replacing_keeps_links_and_modes(tmp_path: Path) -> None:
+    (tmp_path / "below").mkdir()
+    real, link, new = tmp_path / "below" / "real.dat", tmp_path / "link.png", tmp_path / "new.png"
+    real.write_bytes(b"old")
+    real.chmod(0o440)
+    link.symlink_to("below/real.dat")
+    new.symlink_to("below/new.png")  # leads to no file yet
+    for each in (link, new):
+        write_picture(each, Picture(torch.rand(3, 4, 4)))
+        assert each.is_symlink()
+        assert read_picture(each).size == (4, 4)
+    assert real.stat().st_mode & 0o777 == 0o440
+    assert sorted(each.name for each in tmp_path.rglob("*")) == ["below", "link.png", "new.png", "new.png", "real.dat"]
+
+
+def test_replacing_refuses_what_is_no_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link").symlink_to("pipe")
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "device").symlink_to("/dev/null")
+    for name in ("pipe", "folder", "link", "device"):
+        with pytest.raises(InputError, match="is no regular file; give another path"), replacing(tmp_path / name):
+            pytest.fail("came in")
+    for path in (tmp_path / "loop", tmp_path / "a\0b"):
+        with pytest.raises(InputError, match="cannot write"), replacing(path):
+            pytest.fail("came in")
+    assert (tmp_path / "pipe").is_fifo()
+    assert len(list(tmp_path.iterdir())) == 5
 
 
 NAMES = {

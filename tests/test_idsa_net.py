@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from lightsr.errors import InputError
-from lightsr.networks.asid import ChannelAttention, LocalBlock, SharedAttention, SlimSpatialGate
+from lightsr.networks.asid import ChannelAttention, LocalBlock, SharedAttention
 from lightsr.networks.cost import multiply_adds
 from lightsr.networks.idsa_net import (
     ASID,
@@ -24,6 +24,7 @@ from lightsr.networks.idsa_net import (
     LargeKernelPurification,
     PointwiseFusion,
 )
+from lightsr.networks.spatial_gate import SpatialGate
 
 R1: dict[str, Any] = {}
 R2B = {**R2, "where": "distill"}
@@ -316,7 +317,7 @@ def test_nothing_local_reaches_beyond_the_radius() -> None:
 
 
 def test_slim_spatial_gate_at_its_least_size() -> None:
-    gate: SlimSpatialGate = disturbed(SlimSpatialGate(8))
+    gate: SpatialGate = disturbed(SpatialGate(8, 16))
     assert gate(picture(2, 8, 15, 15)).shape == (2, 8, 15, 15)
 
 

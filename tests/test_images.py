@@ -129,12 +129,16 @@ def test_tiff_of_multiplied_alpha(tmp_path: Path, bits: int) -> None:
     data = bytearray((tmp_path / "a.tif").read_bytes())
     at = data.index(struct.pack("<HHL", 338, 3, 1)) + 8
     assert data[at] == 2
-    for kind, red in ((1, 0.5), (2, 0.25), (0, 0.25)):
+    for kind, red in ((1, 0.5), (2, 0.25)):
         data[at] = kind
         (tmp_path / "b.tif").write_bytes(data)
         picture = read_picture(tmp_path / "b.tif")
-        assert (picture.alpha is None) is (kind == 0)
+        assert picture.alpha is not None
         assert float(picture.colour[0, 1, 1]) == pytest.approx(red, abs=0.01)
+    data[at] = 0
+    (tmp_path / "b.tif").write_bytes(data)
+    with pytest.raises(InputError, match="has an extra channel of unknown meaning; save it without, or as alpha"):
+        read_picture(tmp_path / "b.tif")
 
 
 def test_tiff_with_jpeg_inside(tmp_path: Path) -> None:
@@ -249,6 +253,9 @@ def tell(path: Path) -> dict[str, Any]:
     with Image.open(path) as image:
         exif = image.getexif()
         below = exif.get_ifd(0x8769)
+        dpi = image.info.get("dpi")
+        if image.format == "WEBP" and exif.get(296) == 2:
+            dpi = (exif[282], exif[283])
         return {
             "model": exif.get(0x0110),
             "owner": exif.get(0x8298),
@@ -259,7 +266,7 @@ def tell(path: Path) -> dict[str, Any]:
             "size": (below.get(0xA002), below.get(0xA003)),
             "gps": exif.get_ifd(0x8825).get(1),
             "icc": image.info.get("icc_profile"),
-            "dpi": None if image.info.get("dpi") is None else tuple(round(float(each)) for each in image.info["dpi"]),
+            "dpi": None if dpi is None else tuple(round(float(each)) for each in dpi),
         }
 
 
@@ -268,13 +275,15 @@ def tell(path: Path) -> dict[str, Any]:
     ("end", "bits"), [(".jpg", 8), (".png", 8), (".webp", 8), (".tif", 8), (".bmp", 8), (".png", 16), (".tif", 16)]
 )
 def test_metadata_is_carried(tmp_path: Path, start: str, end: str, bits: int) -> None:
-    source = save(tmp_path / f"a{start}", noise(5, 8, 3), exif=camera_exif().tobytes(), icc_profile=ICC, dpi=(240, 240))
+    exif = camera_exif()
+    if start == ".webp":
+        exif[282], exif[283], exif[296] = 240, 240, 2
+    source = save(tmp_path / f"a{start}", noise(5, 8, 3), exif=exif.tobytes(), icc_profile=ICC, dpi=(240, 240))
     picture = read_picture(source)
     picture.bits = bits
     write_picture(tmp_path / f"b{end}", picture)
     got = tell(tmp_path / f"b{end}")
-    if start != ".webp" and end != ".webp":
-        assert got["dpi"] == (240, 240)
+    assert got["dpi"] == (240, 240)
     if end == ".bmp":
         return
     assert got["icc"] == ICC
@@ -302,6 +311,25 @@ def test_tiff_follows_the_byte_order_of_its_exif(tmp_path: Path, order: str, bit
     assert (tmp_path / "b.tif").read_bytes()[:2] == {"<": b"II", ">": b"MM"}[order]
     assert tell(tmp_path / "b.tif")["time"] == "2020:01:02 03:04:05"
     assert np.array_equal(levels(read_picture(tmp_path / "b.tif")), levels(picture))
+
+
+@pytest.mark.parametrize("order", ["<", ">", None])
+def test_dpi_of_webp(tmp_path: Path, order: str | None) -> None:
+    picture = Picture(torch.rand(3, 4, 5), dpi=(300.5, 72))
+    if order is not None:
+        exif = camera_exif()
+        exif.endian = order
+        exif[282], exif[283], exif[296] = 1000, 10, 3  # per centimetre, and not what the picture says
+        save(tmp_path / "a.webp", noise(4, 5, 3), exif=exif.tobytes())
+        read = read_picture(tmp_path / "a.webp")
+        assert read.dpi == pytest.approx((2540, 25.4))
+        picture.exif = read.exif
+    for _ in range(2):  # written, and written over
+        write_picture(tmp_path / "b.webp", picture)
+        picture = read_picture(tmp_path / "b.webp")
+        assert picture.dpi == (300.5, 72)
+    got = tell(tmp_path / "b.webp")
+    assert (got["model"], got["maker"]) == ((None, None) if order is None else ("Model 1", b"maker\0note"))
 
 
 def test_files_without_metadata_get_none(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 
 import pytest
 import torch
@@ -256,3 +257,43 @@ def test_no_gradients_are_kept() -> None:
 def test_free_memory_is_told() -> None:
     assert 1 << 20 < memory.usable_memory(torch.device("cpu")) < 1 << 50
     assert not memory.is_out_of_memory(ValueError("out of memory"))
+
+
+def test_files_in_memory_are_free_and_the_tightest_group_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def group(name: str, limit: str, used: int, files: int) -> None:
+        folder = tmp_path / name
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "memory.max").write_text(f"{limit}\n")
+        (folder / "memory.current").write_text(f"{used}\n")
+        (folder / "memory.stat").write_text(f"anon 7\ninactive_file {files}\nactive_file 1000\nactive_anon 9\n")
+
+    def usable() -> int:
+        return memory.usable_memory(torch.device("cpu"))
+
+    monkeypatch.setattr(memory, "GROUPS", tmp_path)
+    monkeypatch.setattr(memory, "OWN_GROUP", tmp_path / "self")
+    machine = usable()
+    group("", "100000", 99000, 50000)
+    assert usable() == 0.75 * 52000
+    (tmp_path / "memory.stat").unlink()
+    assert usable() == 0.75 * 1000
+    group("", "max", 99000, 50000)
+    assert usable() > 0.5 * machine
+    group("a", "100000", 60000, 0)
+    group("a/b", "100000", 20000, 0)
+    (tmp_path / "self").write_text("4:memory:/elsewhere\n0::/a/b\n")
+    assert usable() == 0.75 * 41000  # that of a
+    group("a/b", "10000", 20000, 0)
+    assert usable() == 0
+    for outside in ("0::/../../a\n", "0::/not/shown\n", "1:name=systemd:/a\n"):
+        (tmp_path / "self").write_text(outside)
+        assert usable() > 0.5 * machine
+
+
+@pytest.mark.parametrize(
+    ("amount", "words"), [(2.54e9, "2.5 GB"), (1e9, "1.0 GB"), (31.4e6, "31.4 MB"), (32000, "0.032 MB"), (0, "0 MB")]
+)
+def test_bytes_in_words(amount: float, words: str) -> None:
+    assert memory.shown(amount) == words

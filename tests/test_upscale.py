@@ -200,6 +200,28 @@ def test_names_that_would_be_one(tmp_path: Path) -> None:
     assert "as" in report.failed[0][1]
 
 
+def test_no_input_is_overwritten(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for name in ("a.png", "a_bicubicx2.png", "b.png", "c.png"):
+        save(folder / name, noise(4, 4, 3))
+    (folder / "b_bicubicx2.png").symlink_to("c.png")
+    (folder / "c_bicubicx2.png").hardlink_to(folder / "c.png")
+    before = {each.name: each.read_bytes() for each in folder.iterdir()}
+    report = bicubic(folder, folder)
+    assert [path.name for path, _ in report.failed] == ["a.png", "b.png", "c.png"]
+    assert all(reason.endswith(", which is another input; write to another folder") for _, reason in report.failed)
+    assert report.failed[0][1].startswith(f"would overwrite {folder / 'a_bicubicx2.png'}, ")
+    assert {name: (folder / name).read_bytes() for name in before} == before
+    assert {f"{each}_bicubicx2_bicubicx2.png" for each in "abc"} == set(names(folder)) - set(before)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "a_bicubicx2.png").symlink_to(folder / "a.png")
+    report = bicubic(folder / "a.png", tmp_path / "out")
+    assert report.done == []
+    assert "which is the input itself" in report.failed[0][1]
+    assert (folder / "a.png").read_bytes() == before["a.png"]
+
+
 def test_suffix_of_a_folder_decides_nothing(tmp_path: Path) -> None:
     (tmp_path / "v1.0").mkdir()
     source = save(tmp_path / "a.png", noise(4, 4, 3))
@@ -313,7 +335,7 @@ def test_too_large_for_memory_is_told_before_decoding(tmp_path: Path, monkeypatc
     source.write_bytes(source.read_bytes()[:60])
     monkeypatch.setattr("lightsr.upscale.usable_memory", lambda _: 100_000)
     report = bicubic(source, tmp_path / "b.png")
-    assert "need 0.0 GB and 0.0 GB are free" in report.failed[0][1]
+    assert "need 0.128 MB and 0.1 MB are free" in report.failed[0][1]
 
 
 def test_limit_of_pixels(tmp_path: Path) -> None:

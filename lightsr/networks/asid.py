@@ -185,25 +185,3 @@ class ChannelBlock(nn.Sequential):
             ChannelAttention(channels, grid=True),
             GatedFeedForward(channels),
         )
-
-
-class SlimSpatialGate(nn.Module):
-    """ESA as Omni-SR and ASID have it: x times a gate that is worked out at about a sixth of the size.
-
-    Needs 15 pixels a side. Source: Omni-SR, arXiv 2304.10244 (ops/esa.py), after RFANet's enhanced spatial attention.
-    """
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        width = max(channels // 4, 16)
-        self.entry = nn.Conv2d(channels, width, 1)
-        self.stride = nn.Conv2d(width, width, 3, stride=2)
-        self.pool = nn.Conv2d(width, width, 3, padding=1)
-        self.skip = nn.Conv2d(width, width, 1)
-        self.exit = nn.Conv2d(width, channels, 1)
-
-    def forward(self, x: Tensor) -> Tensor:  # [N, C, H, W]
-        entry = self.entry(x)
-        coarse = self.pool(F.max_pool2d(self.stride(entry), 7, stride=3))
-        fine = F.interpolate(coarse, x.shape[2:], mode="bilinear", align_corners=False)
-        return x * torch.sigmoid(self.exit(fine + self.skip(entry)))

@@ -8,7 +8,16 @@ from typing import Any, ClassVar, Self
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..errors import InputError
+
 SCALES = (2, 3, 4)
+LARGEST_WIDTH = 4096  # channels; a checkpoint that claims more is no network of this family
+
+
+def leaky_relu(x: Tensor) -> Tensor:
+    """Slope 0.05, as in IMDN and RFDN."""
+    # A literal: torch.compile(dynamic=True) takes a global float for a variable, and traces everything a second time.
+    return F.leaky_relu(x, 0.05)
 
 
 class Block(nn.Module):
@@ -51,8 +60,15 @@ class FoldableConv2d(nn.Module):
                 del self._parameters[name]
 
     def forward(self, x: Tensor) -> Tensor:  # [N, C_in, H, W] -> [N, C_out, H, W]
+        return self._convolved(x, self.bias)
+
+    def without_bias(self, x: Tensor) -> Tensor:  # [N, C_in, H, W] -> [N, C_out, H, W]
+        """The convolution with the bias left to whoever reads the result."""
+        return self._convolved(x, None)
+
+    def _convolved(self, x: Tensor, bias: Tensor | None) -> Tensor:
         weight = self.weight if self.folded else self.merged_weight()
-        return F.conv2d(x, weight, self.bias, padding=weight.shape[-1] // 2)
+        return F.conv2d(x, weight, bias, padding=weight.shape[-1] // 2)
 
 
 class SRNetwork(nn.Module):
@@ -69,7 +85,7 @@ class SRNetwork(nn.Module):
 
     def __init__(self, scale: int, use_fused: bool) -> None:
         if scale not in SCALES:
-            raise ValueError(f"{self.name}: scale must be 2, 3 or 4; got {scale!r}")
+            raise InputError(f"{self.name}: scale must be 2, 3 or 4; got {scale!r}")
         super().__init__()
         self.scale = scale
         self.use_fused = use_fused

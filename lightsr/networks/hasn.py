@@ -13,28 +13,10 @@ from torch import Tensor, nn
 import lightsr_kernels as ops
 
 from ..errors import InputError
-from .base import Block, SRNetwork, Tail, tail_scale
+from .base import LARGEST_WIDTH, Block, SRNetwork, Tail, tail_scale
+from .spatial_gate import SpatialGate
 
 SMALLEST = 15  # pixels a side below which the spatial gate's pooling has no window left
-LARGEST_WIDTH = 4096  # a checkpoint that claims more is no network of this family
-
-
-class SpatialGate(nn.Module):
-    """ESA, a gate in 0..1 for every value, computed on a narrow, pooled copy: x * sigmoid(exit(low + skip))."""
-
-    def __init__(self, channels: int, narrow: int) -> None:
-        super().__init__()
-        self.entry = nn.Conv2d(channels, narrow, 1)
-        self.stride = nn.Conv2d(narrow, narrow, 3, stride=2)
-        self.pool = nn.Conv2d(narrow, narrow, 3, padding=1)
-        self.skip = nn.Conv2d(narrow, narrow, 1)
-        self.exit = nn.Conv2d(narrow, channels, 1)
-
-    def forward(self, x: Tensor) -> Tensor:  # [N, C, H, W], H and W at least 15
-        entry = self.entry(x)
-        pooled = F.max_pool2d(self.stride(entry), 7, stride=3)
-        low = F.interpolate(self.pool(pooled), size=x.shape[2:], mode="bilinear", align_corners=False)
-        return x * torch.sigmoid(self.exit(low + self.skip(entry)))
 
 
 class ChannelAttentionBlock(nn.Module):

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 import lightsr_kernels as ops
 
 from ..errors import InputError
-from .asid import WINDOW, ChannelBlock, GatedFeedForward, LocalBlock, SharedAttention, SlimSpatialGate
-from .base import Block, SRNetwork, Tail, tail_scale
+from .asid import WINDOW, ChannelBlock, GatedFeedForward, LocalBlock, SharedAttention
+from .base import LARGEST_WIDTH, Block, SRNetwork, Tail, tail_scale
+from .spatial_gate import SpatialGate
 
 STAGES = 3  # of a distillation block
-LARGEST_WIDTH = 4096  # a checkpoint that claims more is no network of this family
 
 CHOICES = {"lcipb": ("full", "lka", "none"), "where": ("all", "distill", "end"), "attention": ("inam", "esa")}
 
@@ -196,7 +196,7 @@ class Group(Block):
         if attention == "inam":
             self.attention = InstanceNormAttention(channels, squeezed)
         else:
-            self.attention = SlimSpatialGate(channels)
+            self.attention = SpatialGate(channels, max(channels // 4, 16))
 
     def forward(self, x: Tensor, maps: list[Tensor] | None) -> tuple[Tensor, list[Tensor]]:
         h, maps = self.distillation(x, maps)

@@ -12,11 +12,9 @@ from torch import Tensor, nn
 import lightsr_kernels as ops
 
 from ..errors import InputError
-from .base import Block, FoldableConv2d, SRNetwork, Tail, tail_scale
+from .base import LARGEST_WIDTH, Block, FoldableConv2d, SRNetwork, Tail, leaky_relu, tail_scale
 
-SLOPE = 0.05  # of every leaky ReLU, as in IMDN and RFDN
 STAGES = 4  # convolutions of a module
-LARGEST_WIDTH = 4096  # a checkpoint that claims more is no network of this family
 
 
 class AsymmetricConv2d(FoldableConv2d):
@@ -35,10 +33,6 @@ class AsymmetricConv2d(FoldableConv2d):
     def merged_weight(self) -> Tensor:  # [C_out, C_in, 3, 3]
         return self.weight + F.pad(self.horizontal, (0, 0, 1, 1)) + F.pad(self.vertical, (1, 1, 0, 0))
 
-    def without_bias(self, x: Tensor) -> Tensor:  # [N, C_in, H, W] -> [N, C_out, H, W]
-        """The convolution with the bias left to whoever reads the result."""
-        return F.conv2d(x, self.weight if self.folded else self.merged_weight(), padding=1)
-
 
 class PyramidHead(nn.Module):
     """Shallow features at three scales: 3x3, 5x5 and 7x7 convolutions side by side, mixed by a 1x1."""
@@ -52,7 +46,7 @@ class PyramidHead(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:  # [N, 3, H, W] -> [N, C, H, W]
         features = torch.cat([scale(x) for scale in self.scales], dim=1)
-        return self.mix(F.leaky_relu(features, SLOPE))  # type: ignore[no-any-return]
+        return self.mix(leaky_relu(features))  # type: ignore[no-any-return]
 
 
 class DistillationStage(Block):
@@ -67,18 +61,16 @@ class DistillationStage(Block):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:  # [N, C, H, W] -> [N, split, H, W], [N, C - split, H, W]
         if self.use_fused:
             return self._fused(x)
-        h = F.leaky_relu(self.conv(x) + x, SLOPE)
+        h = leaky_relu(self.conv(x) + x)
         kept, rest = h[:, : self.split], h[:, self.split :]
-        return kept if self.distill is None else F.leaky_relu(self.distill(kept), SLOPE), rest
+        return kept if self.distill is None else leaky_relu(self.distill(kept)), rest
 
     def _fused(self, x: Tensor) -> tuple[Tensor, Tensor]:
         y, bias = self.conv.without_bias(x), self.conv.bias
         if self.distill is None:
-            return ops.split_distillation(y, bias=bias, residual=x, negative_slope=SLOPE, keep=False)
+            return ops.split_distillation(y, bias=bias, residual=x, keep=False)
         weight, weight_bias = self.distill.weight, self.distill.bias
-        return ops.split_distillation(
-            y, self.split, bias=bias, residual=x, negative_slope=SLOPE, weight=weight, weight_bias=weight_bias
-        )
+        return ops.split_distillation(y, self.split, bias=bias, residual=x, weight=weight, weight_bias=weight_bias)
 
 
 class WeightedDistillation(Block):
@@ -167,7 +159,7 @@ class LMSWN(SRNetwork):
             y = ops.distillation_fusion(outputs, self.fusion.weight, self.fusion.bias)
         else:
             y = self.fusion(torch.cat(outputs, dim=1))
-        return self.tail(self.body_end(F.leaky_relu(y, SLOPE)) + shallow)  # type: ignore[no-any-return]
+        return self.tail(self.body_end(leaky_relu(y)) + shallow)  # type: ignore[no-any-return]
 
     @property
     def radius(self) -> int:

@@ -12,16 +12,9 @@ from torch import Tensor, nn
 import lightsr_kernels as ops
 
 from ..errors import InputError
-from .base import Block, FoldableConv2d, SRNetwork, Tail, tail_scale
+from .base import LARGEST_WIDTH, Block, FoldableConv2d, SRNetwork, Tail, leaky_relu, tail_scale
 
 BRANCHES = 4  # of a block; one more than it has 3x3 convolutions
-LARGEST_WIDTH = 4096  # a checkpoint that claims more is no network of this family
-
-
-def leaky_relu(x: Tensor) -> Tensor:
-    """Slope 0.05, as in IMDN and RFDN."""
-    # A literal: torch.compile(dynamic=True) takes a global float for a variable, and traces everything a second time.
-    return F.leaky_relu(x, 0.05)
 
 
 class DOConv2d(FoldableConv2d):
@@ -44,11 +37,6 @@ class DOConv2d(FoldableConv2d):
     def merged_weight(self) -> Tensor:  # [C_out, C_in, K, K]
         mixed = torch.einsum("ims,ois->oim", self.depth, self.weight.flatten(2))
         return self.weight + mixed.reshape(self.weight.shape)
-
-    def without_bias(self, x: Tensor) -> Tensor:  # [N, C_in, H, W] -> [N, C_out, H, W]
-        """The convolution with the bias left to whoever reads the result."""
-        weight = self.weight if self.folded else self.merged_weight()
-        return F.conv2d(x, weight, padding=weight.shape[-1] // 2)
 
 
 class MultiAttention(nn.Module):
