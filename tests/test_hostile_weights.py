@@ -21,6 +21,7 @@ from hostile import Run, good_bytes, no_hang
 from test_images import noise, save
 
 import lightsr
+from lightsr.weight_files import MAX_BYTES
 
 
 @pytest.fixture
@@ -179,3 +180,19 @@ def test_cut_off_weights(run: Run, suffix: str, number: int) -> None:
         save_weights(path, tensors)
     os.truncate(path, random.Random(f"{suffix} {number}").randrange(1, path.stat().st_size - 1))
     run.fails(save(run.folder / "a.png", noise(4, 4, 3)), "-o", run.out, "-w", path, words="w.")
+
+
+def test_paths_that_are_no_weight_files(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.pth")
+    cases = {tmp_path / "nothing.pth": "no such file", tmp_path: "is a folder", tmp_path / "pipe.pth": "a pipe"}
+    for path, match in {**cases, Path("nul\0.pth"): None, Path("x" * 300 + ".pth"): None}.items():
+        with pytest.raises(lightsr.InputError, match=match) as refusal:
+            lightsr.load(path)
+        assert "\n" not in str(refusal.value)
+
+
+def test_files_of_any_length_are_not_read(tmp_path: Path) -> None:
+    with (tmp_path / "w.safetensors").open("wb") as file:
+        file.truncate(MAX_BYTES + 1)  # takes no room on the disk
+    with pytest.raises(lightsr.InputError, match="weight files up to"):
+        lightsr.load(tmp_path / "w.safetensors")
