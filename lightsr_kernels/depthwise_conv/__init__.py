@@ -7,7 +7,7 @@ from typing import cast
 
 from torch import Tensor
 
-from ..checks import check_choice, check_picture, check_shape
+from ..checks import check_choice, check_depthwise, check_picture, check_shape
 from ..dispatch import call
 from ..functional import ACTIVATIONS, empty_result
 from ..register import register
@@ -72,15 +72,11 @@ def _check(
 ) -> None:
     op = "depthwise_conv"
     check_picture(op, "x", x)
-    check_picture(op, "weight", weight)
-    c, (kh, kw) = x.shape[1], weight.shape[2:]
-    check_shape(op, "weight", weight, (c, 1, kh, kw), x)
-    if not all(side % 2 == 1 and side <= 31 for side in (kh, kw)):
-        raise ValueError(f"{op}: weight must be odd from 1 to 31 a side, got {kh} x {kw}")
+    check_depthwise(op, "weight", weight, x)
     if len(dilation) != 2 or min(dilation) < 1:
         raise ValueError(f"{op}: dilation must be one or two whole numbers from 1 up, got {dilation}")
     check_choice(op, "activation", activation, ACTIVATIONS)
-    check_shape(op, "bias", bias, (c,), x)
+    check_shape(op, "bias", bias, (x.shape[1],), x)
     check_shape(op, "gate", gate, x.shape, x)
     check_shape(op, "residual", residual, x.shape, x)
 
