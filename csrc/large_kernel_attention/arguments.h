@@ -9,9 +9,9 @@ namespace lightsr {
 // y   = x * (mix_weight t + mix_bias)
 // out = (out_weight y + out_bias, or y where out_weight is null) + residual
 struct LargeKernelAttention {
-  Type type;           // of every tensor
-  bool channels_last;  // the layout of x, residual and out: dense [N, H, W, C], else dense [N, C, H, W]
-  int64_t n, c, h, w;  // none of them 0
+  Type type;               // of every tensor
+  bool channels_last;      // the layout of x, residual and out: dense [N, H, W, C], else dense [N, C, H, W]
+  int64_t n, c, h, w;      // none of them 0
   int kh1, kw1, kh2, kw2;  // odd, 1 to 31
   int64_t dilation;        // of the second convolution, at least 1
   const void* x;
