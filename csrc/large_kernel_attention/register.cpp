@@ -1,0 +1,63 @@
+// The compiled kernel of large_kernel_attention as a raw operator of torch; its schema stands in native.py. This file
+// becomes the CPU library's, and with LIGHTSR_CUDA the CUDA library's (register_cuda.cpp).
+#include "../common/tensors.h"
+#include "arguments.h"
+
+namespace lightsr {
+namespace {
+
+void forward(Tensor x, Tensor weight1, MaybeTensor bias1, Tensor weight2, MaybeTensor bias2, Tensor mix_weight,
+             MaybeTensor mix_bias, int64_t dilation, MaybeTensor out_weight, MaybeTensor out_bias, MaybeTensor residual,
+             Tensor out) {
+  bool last = layout_of(x);
+  int64_t c = x.size(1), kh1 = weight1.size(2), kw1 = weight1.size(3), kh2 = weight2.size(2), kw2 = weight2.size(3);
+  for (int64_t side : {kh1, kw1, kh2, kw2}) {
+    STD_TORCH_CHECK(side % 2 == 1 && side >= 1 && side <= 31,
+                    "large_kernel_attention: weights must be odd from 1 to 31 a side, got ", side);
+  }
+  STD_TORCH_CHECK(dilation >= 1, "large_kernel_attention: dilation must be at least 1, got ", dilation);
+  LargeKernelAttention call{.type = type_of(x),
+                            .channels_last = last,
+                            .n = x.size(0),
+                            .c = c,
+                            .h = x.size(2),
+                            .w = x.size(3),
+                            .kh1 = int(kh1),
+                            .kw1 = int(kw1),
+                            .kh2 = int(kh2),
+                            .kw2 = int(kw2),
+                            .dilation = dilation,
+                            .x = x.const_data_ptr(),
+                            .weight1 = parameter(weight1, x, c * kh1 * kw1, "weight1"),
+                            .bias1 = parameter(bias1, x, c, "bias1"),
+                            .weight2 = parameter(weight2, x, c * kh2 * kw2, "weight2"),
+                            .bias2 = parameter(bias2, x, c, "bias2"),
+                            .mix_weight = parameter(mix_weight, x, c * c, "mix_weight"),
+                            .mix_bias = parameter(mix_bias, x, c, "mix_bias"),
+                            .out_weight = parameter(out_weight, x, c * c, "out_weight"),
+                            .out_bias = parameter(out_bias, x, c, "out_bias"),
+                            .residual = picture(residual, x, last, "residual"),
+                            .out = const_cast<void*>(picture(out, x, last, "out")),
+                            .workspace = nullptr};
+  if (x.numel() == 0) return;
+#ifdef LIGHTSR_CUDA
+  torch::stable::accelerator::DeviceGuard device(x.get_device());
+  int64_t doubles = (large_kernel_attention_workspace(call) + 7) / 8;
+  Tensor workspace = torch::stable::new_empty(x, {doubles}, ScalarType::Double);
+  call.workspace = doubles ? workspace.mutable_data_ptr() : nullptr;
+  check_launch(large_kernel_attention_forward_cuda(call, current_stream(x)), "large_kernel_attention");
+#else
+  large_kernel_attention_forward_cpu(call);
+#endif
+}
+
+}  // namespace
+}  // namespace lightsr
+
+#ifdef LIGHTSR_CUDA
+STABLE_TORCH_LIBRARY_IMPL(lightsr, CUDA, m) {
+#else
+STABLE_TORCH_LIBRARY_IMPL(lightsr, CPU, m) {
+#endif
+  m.impl("large_kernel_attention_forward", TORCH_BOX(&lightsr::forward));
+}
