@@ -9,17 +9,25 @@ where `backend()` changes the choice; the variable it reads once, when it is com
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
 from typing import Any, cast
 
 import torch
 
+from . import build, eager
+from .cache import BuildError
 from .functional import layout_of
 from .spec import SPECS, OpSpec
 
 BACKENDS = ("cuda", "triton", "cpu", "reference")  # fastest first
+_ONLY_BY_NAME = (("triton", "cpu"),)  # the interpreter: for tests
+_broken: dict[str, str] = {}  # backend -> why its kernels could not be built
 _forced: str | None = None  # a plain global, because torch.compile guards on it and recompiles when it changes
 
 
@@ -54,9 +62,32 @@ def requested() -> str:
 def call(spec: OpSpec, *args: Any) -> Any:
     """Checks the arguments and runs the op on the chosen backend."""
     spec.check(*args)
-    if choose(spec, _picture(args).device.type) == "reference":
-        return run_reference(spec, *args)
-    return spec.op(*args)
+    device = _picture(args).device.type
+    if torch.compiler.is_compiling():
+        plain = _plain_when_traced(spec, device)
+    elif spec.backends == ("reference",) or requested() == "reference":
+        plain = choose(spec, device) == "reference"
+    elif eager.is_plain(args):
+        kernels = kernels_for(spec, args)
+        return run_reference(spec, *args) if kernels is None else eager.run(spec, kernels, args)
+    else:
+        plain = choose(spec, device) == "reference"
+    return run_reference(spec, *args) if plain else spec.op(*args)
+
+
+def _plain_when_traced(spec: OpSpec, device: str) -> bool:
+    """What is traced must not depend on sizes, or on a compiler being there: the operator chooses when it runs."""
+    name = requested()
+    if name == "auto":
+        return not any(_fits(each, spec, device) for each in BACKENDS if (each, device) not in _ONLY_BY_NAME)
+    if name != "reference" and not _fits(name, spec, device):
+        choose(spec, device)  # which raises
+    return name == "reference"
+
+
+def kernels_for(spec: OpSpec, args: tuple[Any, ...]) -> Any:
+    """The module whose `forward` and `backward` run this call, or None where it is the reference's."""
+    return _kernels(choose(spec, _picture(args).device.type, args), spec.name)
 
 
 def run_reference(spec: OpSpec, *args: Any) -> Any:
@@ -77,12 +108,17 @@ def _picture(args: tuple[Any, ...]) -> torch.Tensor:
     return cast(torch.Tensor, first if isinstance(first, torch.Tensor) else first[0])
 
 
-def choose(spec: OpSpec, device: str) -> str:
-    """The backend that runs `spec` on tensors of this kind of device."""
+def choose(spec: OpSpec, device: str, args: tuple[Any, ...] | None = None) -> str:
+    """The backend that runs `spec` on tensors of this kind of device; with `args`, the fastest for that very call."""
     name = requested()
     if name == "auto":
-        return next(each for each in BACKENDS if why_not(each, spec, device) is None)
+        return next(each for each in BACKENDS if _usable(each, spec, device) and _worth_it(each, spec, args))
     reason = why_not(name, spec, device)
+    if reason is None:
+        try:
+            _kernels(name, spec.name)
+        except BuildError as error:
+            reason = str(error)
     if reason is not None:
         raise BackendUnavailableError(
             f"{spec.name}: backend {name!r} was asked for, but {reason}; use auto or reference"
@@ -90,16 +126,54 @@ def choose(spec: OpSpec, device: str) -> str:
     return name
 
 
+def _worth_it(name: str, spec: OpSpec, args: tuple[Any, ...] | None) -> bool:
+    return name == "reference" or args is None or spec.faster is None or spec.faster(name, *args)
+
+
+def _usable(name: str, spec: OpSpec, device: str) -> bool:
+    """Whether this backend can run; builds its kernels where they are missing, and says once where that fails."""
+    if why_not(name, spec, device) is not None or (name, device) in _ONLY_BY_NAME:
+        return False
+    try:
+        _kernels(name, spec.name)
+    except BuildError as error:
+        _broken[name] = str(error)
+        warnings.warn(f"lightsr_kernels: no {name} kernels, plain PyTorch instead: {error}", stacklevel=5)
+        return False
+    return True
+
+
+@cache
+def _kernels(name: str, op: str) -> Any:
+    if name == "reference":
+        return None
+    module = import_module(f".{op}.{'triton' if name == 'triton' else 'native'}", __package__)
+    if name != "triton":
+        build.load(name)
+    return module
+
+
 def why_not(name: str, spec: OpSpec, device: str) -> str | None:
-    """Why this backend cannot run this op on this kind of device, or None when it can."""
+    """Why this backend cannot run this op on this kind of device, or None when it can, as far as is known."""
     if name == "reference":
         return None
     if name not in spec.backends:
         return f"this version has no {name} kernel for it"
-    wanted = "cpu" if name == "cpu" else "cuda"
-    if device != wanted:
-        return f"it runs on {wanted} tensors and x is on {device}"
-    return None
+    if not _fits(name, spec, device):
+        wanted = "cpu" if name == "cpu" else "cuda"
+        hint = " (TRITON_INTERPRET=1 runs it there, slowly)" if name == "triton" else ""
+        return f"it runs on {wanted} tensors and x is on {device}{hint}"
+    if name == "triton":
+        return None if find_spec("triton") else "triton is not installed; pip install triton"
+    return _broken.get(name) or build.why_not(name)
+
+
+def _fits(name: str, spec: OpSpec, device: str) -> bool:
+    """Whether `spec` has a kernel for this backend and kind of device."""
+    if name == "reference" or name not in spec.backends:
+        return False
+    interpreted = name == "triton" and os.environ.get("TRITON_INTERPRET") == "1"
+    return device == ("cpu" if name == "cpu" else "cuda") or interpreted
 
 
 @dataclass(frozen=True)
@@ -126,7 +200,7 @@ def explain(op: str, device: str | torch.device = "cpu") -> Explanation:
         raise ValueError(f"explain: device must be cpu or cuda, got {str(device)!r}")
     reasons = {each: reason for each in BACKENDS if (reason := why_not(each, spec, kind)) is not None}
     if name == "auto":
-        name = next(each for each in BACKENDS if each not in reasons)
+        name = next(each for each in BACKENDS if each not in reasons and (each, kind) not in _ONLY_BY_NAME)
     elif name in reasons:
         name = f"none, because {name!r} was asked for"
     return Explanation(op, str(device), name, reasons)

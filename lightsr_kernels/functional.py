@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import overload
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -39,6 +41,29 @@ def empty_result(x: Tensor, channels: int) -> Tensor:
     """An uninitialised [N, channels, H, W] with the dtype, device and layout of x: most ops' fake result."""
     n, _, h, w = x.shape
     return torch.empty((n, channels, h, w), dtype=x.dtype, device=x.device, memory_format=layout_of(x))
+
+
+def dense(x: Tensor) -> Tensor:
+    """Returns x as it is where it is contiguous or channels_last, which kernels take; other strides are copied once."""
+    return x.contiguous(memory_format=layout_of(x))
+
+
+def dense_as(value: Tensor, x: Tensor) -> Tensor:
+    """`value` in the layout of x, as it is where it has that layout already."""
+    return value.contiguous(memory_format=layout_of(x))
+
+
+@overload
+def autocast_to(x: Tensor, dtype: torch.dtype) -> Tensor: ...
+
+
+@overload
+def autocast_to(x: None, dtype: torch.dtype) -> None: ...
+
+
+def autocast_to(x: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+    """Returns x as torch's autocast hands it to a convolution: in `dtype`, unless it is float64 or not there."""
+    return x if x is None or x.dtype == torch.float64 else x.to(dtype)
 
 
 def to_sets(x: Tensor, window: int, grid: bool) -> Tensor:

@@ -1,13 +1,14 @@
 """Makes an OpSpec an operator of torch: `torch.ops.lightsr.<name>`, with fake rules and gradients.
 
 The operator is opaque to torch.compile and torch.export, which is what a fused kernel needs; its fake rule gives them
-shapes and strides. Where no native kernel is registered for a device, the operator runs the reference.
+shapes and strides. Which backend runs it is chosen at each call.
 
-Gradients come from `torch.ops.lightsr.<name>_backward`, which recomputes the reference and differentiates it, so an op
-saves its inputs and nothing else. Differentiating twice through the operator raises; the reference backend, being plain
-PyTorch, differentiates any number of times.
+Gradients come from `torch.ops.lightsr.<name>_backward`, so an op saves its inputs and nothing else: the kernels of
+the chosen backend, or the reference computed again and differentiated. Differentiating twice through the operator
+raises; the reference backend, being plain PyTorch, differentiates any number of times.
 
-Under autocast the operator is the reference, so that its result has the dtype and the rounding that eager code gives.
+Under autocast the operator is the reference, or what `OpSpec.autocast` makes of it, so that its result has the dtype
+and the rounding that eager code gives.
 """
 
 from __future__ import annotations
@@ -15,12 +16,12 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
-from .dispatch import run_reference
+from .dispatch import kernels_for, run_reference
 from .functional import layout_of
 from .spec import SPECS, OpSpec
 
@@ -37,7 +38,7 @@ def register(spec: OpSpec) -> OpSpec:
     _library.impl(name, _forward(spec), "CompositeExplicitAutograd")
     torch.library.register_fake(f"lightsr::{name}", spec.fake, lib=_library)
     for key in ("AutocastCPU", "AutocastCUDA"):
-        _library.impl(name, partial(run_reference, spec), key)
+        _library.impl(name, _autocast(spec, key.removeprefix("Autocast").lower()), key)
 
     _library.define(f"{backward}(Tensor[] grad_results, bool[] wanted, {arguments}) -> Tensor[]")
     _library.impl(backward, _backward(spec), "CompositeExplicitAutograd")
@@ -109,8 +110,24 @@ def _place(value: Any, flags: Any, found: Any) -> Any:
     return None
 
 
+def _autocast(spec: OpSpec, device: str) -> Any:
+    rule = spec.autocast
+    if rule is None:
+        return partial(run_reference, spec)
+
+    def run(*args: Any) -> Any:
+        dtype = torch.get_autocast_dtype(device)
+        with torch.autocast(device, enabled=False):
+            return rule(dtype, *args)
+
+    return run
+
+
 def _forward(spec: OpSpec) -> Any:
     def run(*args: Any) -> Any:
+        kernels = kernels_for(spec, args)
+        if kernels is not None:
+            return kernels.forward(*args)
         out = spec.reference(*args)
         fake = spec.fake(*args)
         # An operator may not hand back its input or a view of its own other result, and its strides are a promise.
@@ -123,6 +140,9 @@ def _forward(spec: OpSpec) -> Any:
 
 def _backward(spec: OpSpec) -> Any:
     def run(grads: list[Tensor], wanted: list[bool], *args: Any) -> list[Tensor]:
+        kernels = kernels_for(spec, args) if all(each.numel() for each in grads) else None
+        if kernels is not None:
+            return cast(list[Tensor], kernels.backward(grads, wanted, *args))
         tensors = _tensors(args)
         chosen = [each for each, want in zip(tensors, wanted, strict=True) if want]
 

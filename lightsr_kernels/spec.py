@@ -74,6 +74,8 @@ class OpSpec:
     bench: Callable[[Make], Iterable[Sample]]  # the sizes users run
     cost: Callable[..., Cost]
     backends: tuple[str, ...] = ("reference",)  # what implements it in this version
+    faster: Callable[..., bool] | None = None  # (backend, *arguments): whether it beats the reference; None: always
+    autocast: Callable[..., Any] | None = None  # (dtype, *arguments) under autocast; None: the reference
     exact_on_integers: bool = (
         False  # whole-number inputs give whole-number sums, so every backend must agree to the bit
     )

@@ -16,6 +16,10 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("lightsr", "lightsr_kernels")
 
+# Without a GPU Triton's kernels are run by its interpreter, which must be known before they are imported.
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")
+
 # One thread: pictures this small lose more by waiting for each other, and `pytest -n auto` fills the cores.
 torch.set_num_threads(1)
 

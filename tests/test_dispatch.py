@@ -7,6 +7,8 @@ import os
 import subprocess
 import sys
 import threading
+import warnings
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,9 +18,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import lightsr_kernels
 from lightsr_kernels import BackendUnavailableError, backend, depthwise_conv, dispatch, explain
-from lightsr_kernels.spec import SPECS
+from lightsr_kernels.cache import BuildError
+from lightsr_kernels.spec import SPECS, Make
 
 NAMES = ("auto", "cuda", "triton", "cpu", "reference")
+
+
+ARGUMENTS = (torch.ones(1, 1, 3, 3), torch.ones(1, 1, 3, 3), None, [1, 1], "none", 0.01, None, None)
 
 
 def call() -> Tensor:
@@ -32,8 +38,12 @@ def no_variable(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def claimed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A depthwise_conv that claims a cpu and a cuda kernel; its operator runs the reference all the same."""
+    """A depthwise_conv whose cpu and cuda kernels are there, and are the reference."""
     spec = dataclasses.replace(SPECS["depthwise_conv"], backends=("cuda", "cpu", "reference"))
+    kernels = SimpleNamespace(forward=spec.reference)
+    monkeypatch.setattr(dispatch, "_broken", {})
+    monkeypatch.setattr(dispatch, "_kernels", lambda name, op: None if name == "reference" else kernels)
+    monkeypatch.setattr(dispatch.build, "why_not", lambda part: None)
     monkeypatch.setattr(sys.modules["lightsr_kernels.depthwise_conv"], "SPEC", spec)
     monkeypatch.setitem(SPECS, "depthwise_conv", spec)
 
@@ -102,14 +112,65 @@ def test_other_threads_see_the_context() -> None:
 
 @pytest.mark.parametrize("name", ["cpu", "cuda", "triton"])
 def test_a_backend_asked_for_by_name_never_falls_back(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    message = rf"^depthwise_conv: backend '{name}' was asked for, but this version has no {name} kernel for it; use .*$"
-    if name in SPECS["depthwise_conv"].backends:
+    message = (
+        rf"^gated_pointwise: backend '{name}' was asked for, but this version has no {name} kernel for it; use .*$"
+    )
+    spec = SPECS["gated_pointwise"]
+    if name in spec.backends:
         pytest.skip("there is one")
+    args = next(iter(spec.samples(Make()))).args
     with backend(name), pytest.raises(BackendUnavailableError, match=message):
-        call()
+        dispatch.call(spec, *args)
     monkeypatch.setenv("LIGHTSR_BACKEND", name)
     with pytest.raises(BackendUnavailableError, match=message):
+        dispatch.call(spec, *args)
+
+
+@pytest.fixture
+def broken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A compiler that fails."""
+
+    def fail(name: str, op: str) -> None:
+        if name != "reference":
+            raise BuildError("compiling the CPU kernels failed (no space left)")
+
+    monkeypatch.setattr(dispatch, "_kernels", fail)
+    monkeypatch.setattr(dispatch.build, "why_not", lambda part: None)
+    monkeypatch.setattr(dispatch, "_broken", {})
+
+
+@pytest.mark.usefixtures("broken")
+def test_kernels_that_cannot_be_built_are_told_of_once() -> None:
+    with pytest.warns(UserWarning, match=r"^lightsr_kernels: no cpu kernels, plain PyTorch instead: compiling .* left"):
+        got = call()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert torch.equal(got, call())
+        assert torch.equal(got, SPECS["depthwise_conv"].op(*ARGUMENTS))
+    assert "no space left" in explain("depthwise_conv").reasons["cpu"]
+
+
+@pytest.mark.usefixtures("broken")
+def test_kernels_that_cannot_be_built_are_an_error_by_name() -> None:
+    message = "^depthwise_conv: backend 'cpu' was asked for, but compiling the CPU kernels failed .*; use auto or"
+    with backend("cpu"), pytest.raises(BackendUnavailableError, match=message):
         call()
+
+
+@pytest.mark.usefixtures("claimed")
+@pytest.mark.parametrize("faster", [True, False])
+def test_auto_leaves_to_pytorch_what_pytorch_does_faster(faster: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, torch.Size]] = []
+
+    def rule(name: str, x: Tensor, *others: object) -> bool:
+        asked.append((name, x.shape))
+        return faster
+
+    spec = dataclasses.replace(SPECS["depthwise_conv"], faster=rule)
+    assert (dispatch.kernels_for(spec, ARGUMENTS) is None) is not faster
+    assert asked == [("cpu", (1, 1, 3, 3))]
+    with backend("cpu"):
+        assert dispatch.kernels_for(spec, ARGUMENTS) is not None
 
 
 @pytest.mark.usefixtures("claimed")

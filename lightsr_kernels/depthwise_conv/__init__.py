@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import cast
 
+import torch
 from torch import Tensor
 
 from ..checks import check_choice, check_depthwise, check_picture, check_shape
 from ..dispatch import call
-from ..functional import ACTIVATIONS, empty_result
+from ..functional import ACTIVATIONS, autocast_to, empty_result
 from ..register import register
 from ..spec import BadInput, Cost, Make, OpSpec, Sample, other_dtype
 from .reference import reference
@@ -83,6 +84,28 @@ def _check(
 
 def _fake(x: Tensor, *_: object) -> Tensor:
     return empty_result(x, x.shape[1])
+
+
+def _autocast(
+    dtype: torch.dtype,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    dilation: list[int],
+    activation: str,
+    negative_slope: float,
+    gate: Tensor | None,
+    residual: Tensor | None,
+) -> Tensor:
+    """Convolves in the dtype of autocast; a gate or residual of a wider one widens the result, as in eager code."""
+    if 0 in x.shape[2:]:  # eager code convolves no pixels, and so casts nothing
+        return reference(x, weight, bias, dilation, activation, negative_slope, gate, residual)
+    x, weight, bias = autocast_to(x, dtype), autocast_to(weight, dtype), autocast_to(bias, dtype)
+    if all(each is None or each.dtype == x.dtype for each in (gate, residual)):
+        return cast(Tensor, SPEC.op(x, weight, bias, dilation, activation, negative_slope, gate, residual))
+    out = cast(Tensor, SPEC.op(x, weight, bias, dilation, activation, negative_slope, None, None))
+    out = out if gate is None else out * gate
+    return out if residual is None else out + residual
 
 
 def _cost(
@@ -175,6 +198,8 @@ SPEC = register(
         bad_inputs=_bad_inputs,
         bench=_bench,
         cost=_cost,
+        backends=("cuda", "triton", "cpu", "reference"),
+        autocast=_autocast,
         exact_on_integers=True,
     )
 )

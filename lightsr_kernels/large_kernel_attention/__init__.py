@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import cast
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..checks import check_depthwise, check_picture, check_required, check_shape
+from ..depthwise_conv import depthwise_conv
 from ..dispatch import call
-from ..functional import empty_result
+from ..functional import autocast_to, empty_result
 from ..register import register
 from ..spec import BadInput, Cost, Make, OpSpec, Sample, other_dtype
 from .reference import reference
@@ -41,7 +44,7 @@ def large_kernel_attention(
     Each depthwise convolution pads with zeros on its own: what lies between them is zero outside the picture.
 
     Args:
-        x: picture [N, C, H, W]; any N, H and W; contiguous and channels_last are taken as they are.
+        x: picture [N, C, H, W]; any N, H and W, 0 included; contiguous and channels_last are taken as they are.
         weight1: the near filter of each channel, [C, 1, KH1, KW1], sides odd from 1 to 31 (5 x 5 in VAN).
         bias1: [C] or None.
         weight2: the far filter of each channel, [C, 1, KH2, KW2], sides odd from 1 to 31 (7 x 7 in VAN).
@@ -105,6 +108,31 @@ def _fake(x: Tensor, *_: object) -> Tensor:
     return empty_result(x, x.shape[1])
 
 
+def _autocast(
+    dtype: torch.dtype,
+    x: Tensor,
+    weight1: Tensor,
+    bias1: Tensor | None,
+    weight2: Tensor,
+    bias2: Tensor | None,
+    mix_weight: Tensor,
+    mix_bias: Tensor | None,
+    dilation: int,
+    out_weight: Tensor | None,
+    out_bias: Tensor | None,
+    residual: Tensor | None,
+) -> Tensor:
+    """Step by step, because eager code multiplies by x, and adds the residual, in the dtype these have."""
+    if 0 in x.shape[2:]:
+        return x.clone()
+    t = depthwise_conv(autocast_to(x, dtype), autocast_to(weight1, dtype), autocast_to(bias1, dtype))
+    t = depthwise_conv(t, autocast_to(weight2, dtype), autocast_to(bias2, dtype), dilation=dilation)
+    out = x * F.conv2d(t, autocast_to(mix_weight, dtype), autocast_to(mix_bias, dtype))
+    if out_weight is not None:
+        out = F.conv2d(autocast_to(out, dtype), autocast_to(out_weight, dtype), autocast_to(out_bias, dtype))
+    return out if residual is None else out + residual
+
+
 def _cost(
     x: Tensor,
     weight1: Tensor,
@@ -155,6 +183,7 @@ def _samples(make: Make) -> Iterator[Sample]:
     yield _call(make, "1-channel", (2, 1, 5, 6), out=True, residual=True)
     yield _call(make, "1x1-picture", (1, 2, 1, 1), out=True)
     yield _call(make, "no-pictures", (0, 3, 9, 7), out=True, residual=True)
+    yield _call(make, "no-rows", (2, 3, 0, 7), out=True, residual=True)
 
 
 def _bad_inputs(make: Make) -> Iterator[BadInput]:
@@ -205,6 +234,7 @@ SPEC = register(
         bad_inputs=_bad_inputs,
         bench=_bench,
         cost=_cost,
+        autocast=_autocast,
         exact_on_integers=True,
     )
 )

@@ -1,0 +1,83 @@
+"""The gradients of large_kernel_attention out of the depthwise primitives of a backend and torch's own 1x1 convolution.
+
+The 1x1 convolutions are matrix products, which torch's libraries do as well as anybody. What lies between the steps is
+computed again rather than kept.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..depthwise_conv.backward import Convolve, WeightGradients
+from ..functional import dense, layout_of
+
+_NAMES = ("x", "weight1", "bias1", "weight2", "bias2", "mix_weight", "mix_bias", "out_weight", "out_bias", "residual")
+
+
+def backward(
+    convolve: Convolve,
+    weight_gradients: WeightGradients,
+    grads: list[Tensor],  # of the one result, [N, C, H, W]
+    wanted: list[bool],  # one flag for each tensor given, in the order below
+    x: Tensor,  # [N, C, H, W]
+    weight1: Tensor,  # [C, 1, KH1, KW1]
+    bias1: Tensor | None,  # [C]
+    weight2: Tensor,  # [C, 1, KH2, KW2]
+    bias2: Tensor | None,  # [C]
+    mix_weight: Tensor,  # [C, C, 1, 1]
+    mix_bias: Tensor | None,  # [C]
+    dilation: int,
+    out_weight: Tensor | None,  # [C, C, 1, 1]
+    out_bias: Tensor | None,  # [C]
+    residual: Tensor | None,  # [N, C, H, W]
+) -> list[Tensor]:
+    values = (x, weight1, bias1, weight2, bias2, mix_weight, mix_bias, out_weight, out_bias, residual)
+    given = {name: value for name, value in zip(_NAMES, values, strict=True) if value is not None}
+    wants = {name for name, want in zip(given, wanted, strict=True) if want}
+    found: dict[str, Tensor | None] = {}
+    grad, x = grads[0], dense(x)
+
+    near, far = [1, 1], [dilation, dilation]
+    one = convolve(x, weight1, bias1, near, False)
+    two = convolve(one, weight2, bias2, far, False)
+    gate = F.conv2d(two, mix_weight, mix_bias)
+    found["residual"] = grad
+    if out_weight is not None:
+        grad, found["out_weight"], found["out_bias"] = _pointwise(grad, x * gate, out_weight, "out", wants)
+    grad_x = grad * gate
+    grad, found["mix_weight"], found["mix_bias"] = _pointwise(grad * x, two, mix_weight, "mix", wants)
+    if wants & {"weight2", "bias2"}:
+        found["weight2"], found["bias2"] = weight_gradients(grad, one, _size(weight2), far, "bias2" in wants)
+    if wants & {"x", "weight1", "bias1"}:
+        grad = convolve(grad, weight2, None, far, True)
+    if wants & {"weight1", "bias1"}:
+        found["weight1"], found["bias1"] = weight_gradients(grad, x, _size(weight1), near, "bias1" in wants)
+    if "x" in wants:
+        found["x"] = grad_x + convolve(grad, weight1, None, near, True)
+    return [
+        _own(value, given[name], grads[0]) for name in given if name in wants and (value := found[name]) is not None
+    ]
+
+
+def _pointwise(
+    grad: Tensor, x: Tensor, weight: Tensor, name: str, wants: set[str]
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """The gradients of x, weight and bias of a 1x1 convolution."""
+    wanted = [True, f"{name}_weight" in wants, f"{name}_bias" in wants]
+    backward = torch.ops.aten.convolution_backward
+    found = backward(grad, x, weight, [len(weight)], [1, 1], [0, 0], [1, 1], False, [0, 0], 1, wanted)
+    return found[0], found[1], found[2]
+
+
+def _size(weight: Tensor) -> tuple[int, int]:
+    return weight.shape[2], weight.shape[3]
+
+
+def _own(value: Tensor, like: Tensor, grad: Tensor) -> Tensor:
+    """`value` in the layout of its argument; a copy where it is the incoming gradient, which may not be handed back."""
+    layout = layout_of(like) if like.dim() == 4 else torch.contiguous_format
+    if value is grad:
+        return torch.empty_like(like, memory_format=layout).copy_(value)
+    return value.contiguous(memory_format=layout)

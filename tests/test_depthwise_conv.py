@@ -1,0 +1,131 @@
+"""depthwise_conv beyond the op matrix: any shape, any number of threads, sizes past 32 bits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from op_cases import change
+from torch import Tensor
+
+import lightsr_kernels
+from lightsr_kernels.dispatch import call, why_not
+from lightsr_kernels.functional import ACTIVATIONS
+from lightsr_kernels.spec import SPECS
+
+SPEC = SPECS["depthwise_conv"]
+NO_KERNELS = why_not("cpu", SPEC, "cpu")
+needs_kernels = pytest.mark.skipif(NO_KERNELS is not None, reason=f"no CPU kernels: {NO_KERNELS}")
+ODD = st.integers(0, 15).map(lambda half: 2 * half + 1)
+MEMORY = 16 << 30  # bytes free for the largest test
+
+
+@st.composite
+def calls(draw: st.DrawFn) -> tuple[Any, ...]:
+    """Arguments of whole numbers, so that every sum is exact, and of any shape and layout."""
+    sizes = st.integers(1, 20), st.integers(1, 40), st.integers(1, 70)
+    n, (c, h, w) = draw(st.integers(0, 2)), (draw(size) for size in sizes)
+    kh, kw = draw(ODD), draw(ODD)
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 1000)))
+
+    def make(*shape: int) -> Tensor:
+        return torch.randint(-2, 3, shape, generator=generator).float()
+
+    def maybe(*shape: int) -> Tensor | None:
+        return make(*shape) if draw(st.booleans()) else None
+
+    layout = draw(st.sampled_from([torch.contiguous_format, torch.channels_last]))
+    x = make(n, c, h, w).contiguous(memory_format=layout)
+    dilation = [draw(st.integers(1, 4)), draw(st.integers(1, 4))]
+    activation = draw(st.sampled_from(["none", "relu", "leaky_relu"]))
+    gate, residual = maybe(n, c, h, w), maybe(n, c, h, w)
+    return (x, make(c, 1, kh, kw), maybe(c), dilation, activation, 0.5, gate, residual)
+
+
+def with_gradients(backend: str, args: tuple[Any, ...]) -> list[Tensor]:
+    """The result, and the gradients of every tensor for an incoming gradient of whole numbers."""
+    args = change(args, lambda each: each.detach().requires_grad_())
+    inputs = [each for each in args if isinstance(each, Tensor)]
+    with lightsr_kernels.backend(backend):
+        out = call(SPEC, *args)
+        grad = torch.arange(out.numel()).remainder(5).sub(2).view_as(out).to(out.dtype)
+        return [out.detach(), *torch.autograd.grad(out, inputs, grad)]
+
+
+@needs_kernels
+@settings(max_examples=60, deadline=None)
+@given(calls())
+def test_any_shape_is_exact_on_whole_numbers(args: tuple[Any, ...]) -> None:
+    exact = with_gradients("reference", change(args, Tensor.double))
+    for got, wanted in zip(with_gradients("cpu", args), exact, strict=True):
+        assert torch.equal(got, wanted.float())
+
+
+@needs_kernels
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=["contiguous", "channels_last"])
+@pytest.mark.parametrize("size", [3, 7, 31])
+def test_results_do_not_depend_on_the_number_of_threads(size: int, layout: torch.memory_format) -> None:
+    x = torch.randn(1, 3, 130, 70).contiguous(memory_format=layout)
+    args = (x, torch.randn(3, 1, size, size), torch.randn(3), [1, 2], "gelu", 0.0, torch.randn_like(x), None)
+    before, results = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 5):
+            torch.set_num_threads(threads)
+            results.append(with_gradients("cpu", args))
+    finally:
+        torch.set_num_threads(before)
+    for other in results[1:]:
+        assert all(torch.equal(one, two) for one, two in zip(results[0], other, strict=True))
+
+
+@needs_kernels
+@pytest.mark.parametrize("value", [float("nan"), float("inf")], ids=["nan", "inf"])
+@pytest.mark.parametrize("dilation", [1, 3])
+def test_what_is_no_number_stays_in_its_receptive_field(dilation: int, value: float) -> None:
+    x, weight = torch.ones(2, 3, 33, 41), torch.ones(3, 1, 5, 7)
+    x[1, 2, 16, 20] = value
+    with lightsr_kernels.backend("cpu"):
+        out = lightsr_kernels.depthwise_conv(x, weight, dilation=dilation)
+    rows, columns = [16 + dilation * i for i in range(-2, 3)], [20 + dilation * j for j in range(-3, 4)]
+    wanted = torch.zeros(2, 3, 33, 41, dtype=torch.bool)
+    wanted[1, 2, torch.tensor(rows)[:, None], torch.tensor(columns)] = True
+    assert torch.equal(~out.isfinite(), wanted)
+
+
+@needs_kernels
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["float32", "float64"])
+def test_activations_are_exact_over_their_whole_range(dtype: torch.dtype, activation: str) -> None:
+    line = torch.cat([torch.linspace(-40, 40, 4001), torch.tensor([-1e30, -0.0, 1e-30, 1e30])]).to(dtype)
+    x, weight = line.view(1, 1, 1, -1), torch.ones(1, 1, 1, 1, dtype=dtype)
+    with lightsr_kernels.backend("cpu"):
+        got = lightsr_kernels.depthwise_conv(x, weight, activation=activation, negative_slope=0.1)
+    wanted = SPEC.reference(x.double(), weight.double(), None, [1, 1], activation, 0.1, None, None)
+    torch.testing.assert_close(got, wanted.to(dtype), rtol=8 * torch.finfo(dtype).eps, atol=torch.finfo(dtype).tiny)
+
+
+def memory_left() -> int:
+    try:
+        with open("/proc/meminfo", encoding="ascii") as file:  # noqa: PTH123
+            return next(int(line.split()[1]) << 10 for line in file if line.startswith("MemAvailable"))
+    except OSError:
+        return 0
+
+
+@needs_kernels
+@pytest.mark.skipif(memory_left() < MEMORY, reason="needs 16 GiB of free memory")
+def test_more_numbers_than_32_bits_can_count() -> None:
+    shape = (2, 65, 4096, 4096)  # 2^31 and 2^26 more
+    for layout in (torch.contiguous_format, torch.channels_last):  # one after the other, for the memory
+        x = torch.empty(shape, dtype=torch.bfloat16, memory_format=layout).zero_()
+        x[1, 64, -3:, -3:] = torch.arange(9).view(3, 3)
+        with lightsr_kernels.backend("cpu"):
+            out = lightsr_kernels.depthwise_conv(x, torch.ones(65, 1, 3, 3, dtype=torch.bfloat16))
+        assert out[1, 64, -2, -2] == 36
+        assert out[1, 64, -1, -1] == 4 + 5 + 7 + 8
+        assert not out[1, 64, :-4].any()
+        assert not out[1, 63, -3:].any()
+        del x, out

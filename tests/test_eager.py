@@ -1,0 +1,98 @@
+"""The short way past torch's dispatcher: taken on plain tensors alone, and with the operator's own results."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+from torch.utils.flop_counter import FlopCounterMode
+
+from lightsr_kernels import eager
+from lightsr_kernels.spec import SPECS, Make
+
+SPEC = SPECS["depthwise_conv"]
+CALLS: list[str] = []
+
+
+def forward(*args: Any) -> Tensor:
+    CALLS.append("kernel")
+    return SPEC.reference(*args)
+
+
+@pytest.fixture
+def args() -> tuple[Any, ...]:
+    CALLS.clear()
+    return (*next(iter(SPEC.samples(Make(requires_grad=True)))).args,)
+
+
+def test_plain_tensors_are_plain(args: tuple[Any, ...]) -> None:
+    assert eager.is_plain(args)
+    assert not eager.is_plain(([args[0]], args[1]))
+
+
+def test_a_subclass_is_not(args: tuple[Any, ...]) -> None:
+    class Named(Tensor):
+        pass
+
+    assert not eager.is_plain((args[0].detach().as_subclass(Named), *args[1:]))
+
+
+def test_autocast_is_not(args: tuple[Any, ...]) -> None:
+    with torch.autocast("cpu"):
+        assert not eager.is_plain(args)
+
+
+def test_a_transform_is_not(args: tuple[Any, ...]) -> None:
+    seen: list[bool] = []
+
+    def function(x: Tensor) -> Tensor:
+        seen.append(eager.is_plain((x, args[1])))
+        return x
+
+    torch.func.vmap(function)(args[0])
+    assert seen == [False]
+
+
+def test_forward_mode_is_not(args: tuple[Any, ...]) -> None:
+    with forward_ad.dual_level():
+        assert not eager.is_plain(args)
+
+
+def test_a_dispatch_mode_is_not(args: tuple[Any, ...]) -> None:
+    with FlopCounterMode(display=False):
+        assert not eager.is_plain(args)
+
+
+def test_no_graph_without_gradients(args: tuple[Any, ...]) -> None:
+    with torch.no_grad():
+        out = eager.run(SPEC, SimpleNamespace(forward=forward), args)
+    assert CALLS == ["kernel"]
+    assert out.grad_fn is None
+
+
+def test_gradients_are_those_of_the_operator(args: tuple[Any, ...]) -> None:
+    out = eager.run(SPEC, SimpleNamespace(forward=forward), args)
+    assert CALLS == ["kernel"]
+    inputs = [each for each in args if isinstance(each, Tensor)]
+    got = torch.autograd.grad(out.square().sum(), inputs)
+    wanted = torch.autograd.grad(SPEC.op(*args).square().sum(), inputs)
+    assert all(torch.equal(one, other) for one, other in zip(got, wanted, strict=True))
+
+
+def test_only_wanted_gradients_are_computed(args: tuple[Any, ...]) -> None:
+    x, weight = args[0].detach(), args[1]
+    out = eager.run(SPEC, SimpleNamespace(forward=forward), (x, weight, *args[2:]))
+    out.sum().backward()
+    assert x.grad is None
+    assert weight.grad.shape == weight.shape
+
+
+def test_second_gradients_are_refused(args: tuple[Any, ...]) -> None:
+    out = eager.run(SPEC, SimpleNamespace(forward=forward), args)
+    (grad,) = torch.autograd.grad(out.square().sum(), args[0], create_graph=True)
+    with pytest.raises(RuntimeError, match=r"^depthwise_conv: the fused operator differentiates once"):
+        grad.sum().backward()
