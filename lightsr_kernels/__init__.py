@@ -1,6 +1,8 @@
 """Fused operators for lightweight super-resolution; each has a plain-PyTorch reference and gradients."""
 
+from .accelerate import Acceleration, accelerate, restore
 from .attention_maps import attention_maps
+from .build import build_info
 from .depthwise_conv import depthwise_conv
 from .dispatch import BackendUnavailableError, Explanation, backend, explain
 from .distillation_fusion import distillation_fusion
@@ -8,6 +10,7 @@ from .gated_feed_forward import gated_feed_forward
 from .gated_pointwise import gated_pointwise
 from .instance_norm_attention import instance_norm_attention
 from .large_kernel_attention import large_kernel_attention
+from .modules import DepthwiseConv2d
 from .multi_attention import multi_attention
 from .spec import SPECS
 from .split_distillation import split_distillation
@@ -16,10 +19,14 @@ from .window_attention import window_attention
 __version__ = "0.1.0"
 __all__ = [
     "SPECS",
+    "Acceleration",
     "BackendUnavailableError",
+    "DepthwiseConv2d",
     "Explanation",
+    "accelerate",
     "attention_maps",
     "backend",
+    "build_info",
     "depthwise_conv",
     "distillation_fusion",
     "explain",
@@ -28,6 +35,7 @@ __all__ = [
     "instance_norm_attention",
     "large_kernel_attention",
     "multi_attention",
+    "restore",
     "split_distillation",
     "window_attention",
 ]
