@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 import torch
 
+from .report import COMPARISONS, closing, save, table
+
 HERE = Path(__file__).parent
 
 
@@ -16,6 +18,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("lightsr")
     group.addoption("--benchmark", action="store_true", help="run the benches")
     group.addoption("--full", action="store_true", help="also the large sizes, every dtype, and gradients")
+    group.addoption("--save", metavar="NAME", help="keep comparisons with rivals in bench/results/DEVICE-NAME")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[COMPARISONS] = []
 
 
 def why_not(config: pytest.Config) -> str | None:
@@ -37,6 +44,19 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 @pytest.fixture
 def full(request: pytest.FixtureRequest) -> bool:
     return bool(request.config.getoption("--full"))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """The comparisons with rivals, where some were run."""
+    found = config.stash[COMPARISONS]
+    if not found:
+        return
+    terminalreporter.section("against the best of all rivals")
+    for line in (*table(found), "", *closing(found)):
+        terminalreporter.write_line(line)
+    name = config.getoption("--save")
+    if name:
+        terminalreporter.write_line(f"saved in {save(found, name)}")
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -16,9 +16,18 @@ from typing import Any
 from . import __version__
 from .folders import cache_folder
 
-PACKAGES = ("numpy", "pillow", "pyvips", "safetensors", "tqdm")
+PACKAGES = ("filelock", "ninja", "numpy", "pillow", "pybind11", "pyvips", "safetensors", "tqdm")
 OPTIONAL = ("onnx", "onnxruntime", "onnxscript", "matplotlib", "spandrel")
-VARIABLES = ("CUDA_HOME", "CUDA_VISIBLE_DEVICES", "CXX", "MAX_JOBS", "OMP_NUM_THREADS", "TRITON_INTERPRET")
+VARIABLES = (
+    "CUDACXX",
+    "CUDA_HOME",
+    "CUDA_VISIBLE_DEVICES",
+    "CXX",
+    "MAX_JOBS",
+    "OMP_NUM_THREADS",
+    "TRITON_INTERPRET",
+)
+KERNEL_FACTS = ("simd", "architectures", "compiler", "cuda", "torch", "date", "path", "why_not")
 PATIENCE = 5  # seconds a compiler gets to tell its version
 
 
@@ -27,8 +36,8 @@ def doctor() -> dict[str, Any]:
 
     Returns:
         lightsr, python, platform and torch versions; devices; tools (C++ compiler, nvcc, ninja, Triton); the cache
-        folder; packages; environment variables; and for every op and kind of device the backend that would run, with
-        the reason against each faster one.
+        folder; which kernels are compiled, or why not; packages; environment variables; and for every op and kind of
+        device the backend that would run, with the reason against each faster one.
 
     Example:
         >>> from lightsr.doctor import doctor
@@ -48,6 +57,7 @@ def doctor() -> dict[str, Any]:
             "triton": _or_error(lambda: _version("triton")),
         },
         "cache": _or_error(_cache),
+        "kernels": _or_error(_kernels),
         "packages": {name: _version(name) for name in PACKAGES},
         "optional": {name: _version(name) for name in OPTIONAL},
         "environment": {
@@ -160,6 +170,18 @@ def _cache() -> dict[str, Any]:
         "mode": f"{mode:04o}",
         "others_can_write": os.name == "posix" and bool(mode & (stat.S_IWGRP | stat.S_IWOTH)),
     }
+
+
+def _kernels() -> dict[str, Any]:
+    from lightsr_kernels import build
+
+    table: dict[str, Any] = {}
+    for part in build.PARTS:
+        facts = build.state(part)
+        facts["architectures"] = ", ".join(facts.get("architectures", []))
+        table[part] = {name: facts[name] for name in KERNEL_FACTS if facts.get(name)}
+    failures = ", ".join(sorted(map(str, (cache_folder() / "kernels").glob("*.log"))))
+    return table | ({"logs of failures": failures} if failures else {})
 
 
 def _owner(user: int) -> str:

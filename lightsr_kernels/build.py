@@ -23,7 +23,7 @@ from .cache import BuildError
 __all__ = ["BuildError", "build_info", "built", "load", "state", "why_not"]
 
 PARTS = ("cpu", "cuda")
-SECONDS = {"cpu": 30, "cuda": 60, "module": 5}  # about, for the line that says a build has begun
+SECONDS = {"cpu": 20, "cuda": 60, "module": 5}  # about, for the line that says a build has begun
 # What the answer to why_not hangs on, besides the files of the machine, which are looked at once.
 _VARIABLES = ("LIGHTSR_JIT", "LIGHTSR_CUDA_ARCHS", "CXX", "CUDACXX", "CUDA_HOME", "CUDA_PATH", "PATH")
 
@@ -78,13 +78,17 @@ def why_not(part: str) -> str | None:
 def state(part: str) -> dict[str, Any]:
     """The record of a part where it is compiled, with its path; else {"why_not": reason}. Compiles nothing."""
     if part in _loaded:
-        return _loaded[part]
+        return dict(_loaded[part])
     why = why_not(part)
     if why is not None:
         return {"why_not": why}
     try:
-        place = prebuilt.find(part) or _place_of(build_plan.plan(part, build_plan.csrc_folder()))
-        return _described(place) if cache.whole(place) else {"why_not": "not compiled yet: that is done on first use"}
+        place = prebuilt.find(part)
+        if place is None and cache.cache_folder().joinpath("kernels").is_dir():  # asking must not make it
+            place = _place_of(build_plan.plan(part, build_plan.csrc_folder()))
+        if place is None or not cache.whole(place):
+            return {"why_not": "not compiled yet: that is done on first use"}
+        return _described(place)
     except BuildError as error:
         return {"why_not": str(error)}
 
@@ -149,7 +153,9 @@ def _load_from(place: Path) -> dict[str, Any]:
     try:
         torch.ops.load_library(str(place / facts["library"]))  # type: ignore[no-untyped-call]
     except OSError as error:
-        raise BuildError(f"the compiled kernels in {place} cannot be loaded ({cache.reason(error)})") from error
+        raise BuildError(
+            f"the compiled kernels in {place} cannot be loaded ({cache.reason(error.__cause__ or error)})"
+        ) from error
     return _described(place)
 
 

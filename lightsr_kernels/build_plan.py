@@ -42,7 +42,7 @@ TORCH_TARGET = "-DTORCH_TARGET_VERSION=0x020a000000000000"
 
 @dataclass(frozen=True)
 class Plan:
-    """One part to build. Its commands find `csrc` and `torch` as links beside them, so where these lie names nothing."""
+    """One part to build. Its commands find `csrc` and `torch` as links beside them, wherever these lie."""
 
     part: str
     csrc: Path
@@ -95,13 +95,14 @@ def sources_hash(part: str, csrc: Path) -> str:
 def plan(part: str, csrc: Path, target: Sequence[str] | None = None, generated: dict[str, str] | None = None) -> Plan:
     """How `part` is built from `csrc`; `target` replaces the flags for this machine's processor."""
     compiler = compilers.cxx()
+    version = compilers.version(*compiler)  # asked first: one that hangs is left after one question
     processor = compilers.native_flags(compiler) if target is None else tuple(target)
     macros = compilers.macros(compiler, processor)
     facts: dict[str, Any] = {
         "part": part,
         "sources": sources_hash(part, csrc),
         "torch": torch.__version__,
-        "compiler": compilers.version(*compiler),
+        "compiler": version,
         "macros": compilers.short_hash(macros),
         "simd": compilers.simd(macros),
         "cuda": None,
@@ -130,8 +131,9 @@ def plan(part: str, csrc: Path, target: Sequence[str] | None = None, generated: 
         commands.append((name, shlex.join([*words, "-c", f"csrc/{source}", "-o", name])))
     link = shlex.join([*_linker(part, compiler), *(name for name, _ in commands), "-o", output])
     if part == "cuda" and not _torch_has_cuda():
-        # An empty stand-in, so that the library asks for the real one where it is loaded.
-        words = ["-shared", "-Wl,-soname,libtorch_cuda.so", "-x", "c++", "/dev/null", "-o", "libtorch_cuda.so"]
+        # A stand-in with the one function that is taken from it; the library loads the real one where it runs.
+        generated = {"stand_in.cpp": 'extern "C" int aoti_torch_get_current_cuda_stream() { return 1; }\n'}
+        words = ["-shared", "-fPIC", "-Wl,-soname,libtorch_cuda.so", "stand_in.cpp", "-o", "libtorch_cuda.so"]
         commands.append(("libtorch_cuda.so", shlex.join([*compiler, *words])))
     return Plan(part, csrc, output, commands, link, facts, generated or {})
 
@@ -148,9 +150,11 @@ def run(plan: Plan, work: Path, log: Path) -> dict[str, Any]:
         (work / name).symlink_to(folder, target_is_directory=True)
     code, told = _ninja(work)
     if code != 0 or not (work / plan.output).is_file():
-        errors = (line.strip() for line in told.splitlines() if re.search("[Ee]rror: |fatal  *: |No space left", line))
-        line = f"compiling the {NAMES[plan.part]} failed ({next(errors, f'ninja gave {code}')[:200]})"
+        found = re.search(r"^.*([Ee]rror: |fatal +: |No space left|undefined reference).*$", told, re.MULTILINE)
+        what = found[0].strip() if found else f"ninja gave {code}"
+        line = f"compiling the {NAMES[plan.part]} failed ({what[:200]})"
         try:
+            log.unlink(missing_ok=True)
             log.write_text(f"{line}; see {log}\n{told}\n", encoding="utf-8")
         except OSError as error:
             raise BuildError(f"{line}; a log could not be kept ({cache.reason(error)})") from error
@@ -171,6 +175,8 @@ def jobs() -> int:
 
 
 def _ninja(work: Path) -> tuple[int, str]:
+    # How many threads compile says nothing of the result, so it is no flag of the plan.
+    nvcc_flags = f"{os.environ.get('NVCC_APPEND_FLAGS', '')} --split-compile={jobs()}".strip()
     # A group of its own, so that the compilers go with ninja when this build is given up.
     with subprocess.Popen(
         [compilers.ninja(), "-v", "-j", str(jobs())],
@@ -178,7 +184,7 @@ def _ninja(work: Path) -> tuple[int, str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         stdin=subprocess.DEVNULL,
-        env={**os.environ, "TMPDIR": str(work.resolve()), "LC_ALL": "C"},
+        env={**os.environ, "TMPDIR": ".", "LC_ALL": "C", "NVCC_APPEND_FLAGS": nvcc_flags},
         start_new_session=True,
     ) as process:
         try:
@@ -202,7 +208,7 @@ def _linker(part: str, compiler: Sequence[str]) -> list[str]:
         return [*compiler, *words, "-Wl,--no-as-needed,-z,defs", "-ltorch_cpu"]
     # nvcc knows where its runtime is, and takes the static one, which gets along with the one torch brings.
     words += [f"-ccbin={compilers.host_compiler()}", "-Xlinker=--no-as-needed", "-ltorch_cpu", "-ltorch_cuda"]
-    return [compilers.nvcc(), *words, "-Xlinker=-z,defs" if _torch_has_cuda() else "-L."]
+    return [compilers.nvcc(), *words, "-Xlinker=-z,defs", *([] if _torch_has_cuda() else ["-L."])]
 
 
 def _torch_has_cuda() -> bool:

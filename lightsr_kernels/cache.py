@@ -15,7 +15,6 @@ import shutil
 import stat
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -82,11 +81,12 @@ def fetch(place: Path, build: Callable[[Path], dict[str, Any]]) -> Path:
     folder, name = place.parent, place.name
     if whole(place):
         return place
-    asked = time.time()
+    log, before = log_of(place), _stamp(log_of(place))
     with _lock(folder / f"{name}.lock"):
         if whole(place):
             return place
-        _raise_failure_since(asked, log_of(place))
+        if _stamp(log) not in (None, before):  # another failed while this one waited, and so would this one
+            raise BuildError(log.read_text(errors="replace").partition("\n")[0])
         try:
             _remove_leftovers(folder, name)
             work = Path(tempfile.mkdtemp(prefix=f"{name}.building-", dir=folder))  # mode 0700
@@ -99,7 +99,8 @@ def fetch(place: Path, build: Callable[[Path], dict[str, Any]]) -> Path:
             raise BuildError(f"building in {folder} failed ({reason(error)})") from error
         finally:
             shutil.rmtree(work, ignore_errors=True)
-        log_of(place).unlink(missing_ok=True)  # of an earlier build that failed
+        with suppress(OSError):
+            log.unlink()  # of an earlier build that failed
     return place
 
 
@@ -168,12 +169,13 @@ def _lock(path: Path) -> Iterator[None]:
         lock.release()
 
 
-def _raise_failure_since(moment: float, log: Path) -> None:
-    # Who waited for a builder that failed would fail the same way, after the same time.
-    with suppress(OSError):
-        if log.stat().st_mtime >= moment:
-            first = log.read_text(errors="replace").partition("\n")[0]
-            raise BuildError(first)
+def _stamp(path: Path) -> tuple[int, int] | None:
+    """Changes whenever the file does; None where there is none."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_ino
 
 
 def _remove_leftovers(folder: Path, name: str, keep: Path | None = None) -> None:

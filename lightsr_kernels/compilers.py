@@ -17,7 +17,7 @@ import torch
 
 from .cache import BuildError
 
-PATIENCE = 20  # seconds a compiler gets to answer a question
+PATIENCE = 15  # seconds a compiler gets to answer a question
 TORCH = Path(torch.__file__).parent
 SIMD = {"AVX-512": "__AVX512F__", "AVX2": "__AVX2__", "SSE2": "__SSE2__", "NEON": "__ARM_NEON"}  # best first
 _WRAPPERS = ("ccache", "sccache", "distcc")  # stand before the compiler in CXX

@@ -86,7 +86,8 @@ def test_what_the_name_hangs_on(csrc: Path, what: str, tmp_path: Path, monkeypat
         case "flags":
             monkeypatch.setattr(build_plan, "TORCH_TARGET", "-DTORCH_TARGET_VERSION=0x020b000000000000")
         case "processor":
-            monkeypatch.setattr(compilers, "macros", lambda *_: "#define __SSE2__ 1\n")
+            told = compilers.macros(compilers.cxx(), compilers.native_flags(compilers.cxx()))
+            monkeypatch.setattr(compilers, "macros", lambda *_: f"{told}#define __AVX1024__ 1\n")
     assert build_plan.plan("cpu", csrc).name != before.name
 
 

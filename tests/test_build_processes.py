@@ -6,14 +6,17 @@ import os
 import random
 import shutil
 import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from build_helpers import NEEDS_COMPILER, answer, counting_compiler, process, small_csrc
 
-from lightsr_kernels import build, build_plan
+from lightsr_kernels import build, build_plan, cache
 from lightsr_kernels.build import BuildError
 
 pytestmark = [NEEDS_COMPILER, pytest.mark.skipif(not hasattr(os, "fork"), reason="os.fork")]
@@ -50,11 +53,41 @@ def test_eight_processes_compile_once(csrc: Path, tmp_path: Path, monkeypatch: p
         shutil.rmtree(tmp_path / "cache")
 
 
+def test_eight_processes_and_the_real_kernels(tmp_path: Path) -> None:
+    code = """
+import hashlib, torch, lightsr_kernels
+x = torch.arange(2 * 8 * 20 * 30.0).view(2, 8, 20, 30).cos()
+with lightsr_kernels.backend("cpu"):
+    out = lightsr_kernels.depthwise_conv(x, x[:1, :, :9, :9].reshape(8, 1, 9, 9), None)
+print(hashlib.sha256(out.numpy().tobytes()).hexdigest())
+"""
+    environment = {**os.environ, "LIGHTSR_CACHE": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)}
+    environment.pop("LIGHTSR_JIT", None)
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", code],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(8)
+    ]
+    told = [each.communicate(timeout=900) for each in started]
+    assert [each.returncode for each in started] == [0] * 8, told
+    assert len({out for out, _ in told}) == 1
+    assert "".join(errors for _, errors in told).count("compiling the CPU kernels once") == 1
+
+
 def test_eight_processes_and_a_broken_source(csrc: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    compiler, count = counting_compiler(tmp_path, before="sleep 0.5")
+    compiler, count = counting_compiler(tmp_path, before=f"until [ -e {tmp_path}/go ]; do sleep 0.05; done")
     monkeypatch.setenv("CXX", str(compiler))
     (csrc / "op" / "cpu.cpp").write_text("nonsense;")
-    outs = [tmp_path / str(index) for index in range(8)]
+    real_lock = cache._lock
+
+    def lock(path: Path) -> Any:
+        (tmp_path / f"waiting-{os.getpid()}").touch()
+        return real_lock(path)
 
     def fail(out: Path) -> None:
         try:
@@ -62,7 +95,12 @@ def test_eight_processes_and_a_broken_source(csrc: Path, tmp_path: Path, monkeyp
         except BuildError as error:
             out.write_text(str(error))
 
+    monkeypatch.setattr(cache, "_lock", lock)
+    outs = [tmp_path / str(index) for index in range(8)]
     started = [process(fail, out) for out in outs]
+    while len(list(tmp_path.glob("waiting-*"))) < 8:
+        time.sleep(0.01)
+    (tmp_path / "go").touch()
     for each in started:
         each.join(LIMIT)
     assert len({out.read_text() for out in outs}) == 1
@@ -70,7 +108,11 @@ def test_eight_processes_and_a_broken_source(csrc: Path, tmp_path: Path, monkeyp
     assert count.read_text() == ".\n"  # who waited did not try the same again
 
 
-def test_a_killed_builder_leaves_nothing_in_the_way(csrc: Path, tmp_path: Path) -> None:
+def test_a_killed_builder_leaves_nothing_in_the_way(
+    csrc: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compiler, _ = counting_compiler(tmp_path, before="sleep 0.1")  # most of the moments fall into the build
+    monkeypatch.setenv("CXX", str(compiler))
     began = time.monotonic()
     assert answer(csrc) == 42
     usual = time.monotonic() - began

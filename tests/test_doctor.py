@@ -105,7 +105,10 @@ def test_compilers_are_asked_for_their_versions(tmp_path: Path, monkeypatch: pyt
 @ON_POSIX
 def test_a_compiler_that_hangs_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lightsr.doctor.PATIENCE", 0.2)
+    monkeypatch.setattr("lightsr_kernels.compilers.PATIENCE", 0.2)
     monkeypatch.setenv("CXX", str(script(tmp_path / "c++", "sleep 20")))
+    monkeypatch.setenv("LIGHTSR_CACHE", str(tmp_path))
+    (tmp_path / "kernels").mkdir(mode=0o700)
     assert doctor()["tools"]["c++"]["version"] == "unknown (TimeoutExpired)"
 
 
@@ -137,6 +140,28 @@ def test_a_file_in_the_place_of_the_cache(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setenv("LIGHTSR_CACHE", str(tmp_path / "file" / "cache"))
     found = doctor()["cache"]
     assert (found["exists"], found["writable"]) == (False, False)
+
+
+def test_the_kernels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def state(part: str) -> dict[str, object]:
+        facts = {"simd": "AVX2", "architectures": ["80", "90a"], "date": "2026-01-02", "flags": "-O3", "files": {}}
+        return facts if part == "cuda" else {"why_not": "there is no C++ compiler"}
+
+    monkeypatch.setattr("lightsr_kernels.build.state", state)
+    monkeypatch.setenv("LIGHTSR_CACHE", str(tmp_path))
+    facts = doctor()
+    wanted = {"simd": "AVX2", "architectures": "80, 90a", "date": "2026-01-02"}
+    assert facts["kernels"] == {"cpu": {"why_not": "there is no C++ compiler"}, "cuda": wanted}
+    assert "kernels:\n  cpu:\n    why_not: there is no C++ compiler\n  cuda:\n    simd: AVX2\n" in as_text(facts)
+    (tmp_path / "kernels").mkdir()
+    (tmp_path / "kernels" / "cpu-1.log").write_text("error")
+    assert doctor()["kernels"]["logs of failures"] == str(tmp_path / "kernels" / "cpu-1.log")
+
+
+def test_the_kernels_are_asked_for_and_not_compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LIGHTSR_CACHE", str(tmp_path / "cache"))
+    assert doctor()["kernels"].keys() == {"cpu", "cuda"}
+    assert not (tmp_path / "cache").exists()
 
 
 def test_nothing_optional_is_needed() -> None:

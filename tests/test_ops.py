@@ -181,9 +181,11 @@ def test_a_pixel_that_is_no_number_spreads_as_in_the_reference(run: Runner, valu
     for sample in filled(run.samples()):
         x = picture(sample.args)
         x[-1, 0, x.shape[2] // 2, x.shape[3] // 2] = value
-        for got, wanted in zip(run(*sample.args), outputs(run.spec.reference(*sample.args)), strict=True):
+        exact = outputs(run.spec.reference(*change(sample.args, Tensor.double)))
+        for got, wanted, right in zip(run(*sample.args), outputs(run.spec.reference(*sample.args)), exact, strict=True):
             assert torch.equal(got.isfinite(), wanted.isfinite()), sample.name
-            assert torch.equal(got.isnan(), wanted.isnan()), sample.name
+            # PyTorch's float32 gelu of infinity is NaN or infinity, by where in memory the number lies.
+            assert any(torch.equal(got.isnan(), each.isnan()) for each in (wanted, right)), sample.name
             assert got[: x.shape[0] - 1].isfinite().all() or got.dim() != 4, sample.name  # the pictures before it
 
 
@@ -315,16 +317,19 @@ def test_vmap_works_or_raises(run: Runner) -> None:
 def test_autocast_gives_the_dtype_of_eager(run: Runner) -> None:
     for sample in run.samples(requires_grad=True):
         first = picture(sample.args)
+        exact = outputs(run.spec.reference(*change(sample.args, Tensor.double)))
         for args in (
             sample.args,
             change(sample.args, lambda each, first=first: each.bfloat16() if each.shape == first.shape else each),
         ):
             with torch.autocast(run.device, torch.bfloat16):
-                wanted, got = outputs(run.spec.reference(*args)), run(*args)
-            for one, other in zip(got, wanted, strict=True):
-                assert one.dtype == other.dtype, sample.name
-                torch.testing.assert_close(one, other)
-            sum(each.sum() for each in got).backward()
+                eager, mine = outputs(run.spec.reference(*args)), run(*args)
+            for got, plain, wanted in zip(mine, eager, exact, strict=True):
+                assert got.dtype == plain.dtype, sample.name
+                if wanted.numel():
+                    error, allowed = got.double() - wanted, plain.double() - wanted
+                    assert error.norm() <= 1.25 * allowed.norm(), sample.name
+            sum(each.sum() for each in mine).backward()
             assert all(each.grad is None or each.grad.dtype == torch.float32 for each in tensors(sample.args))
 
 

@@ -7,10 +7,18 @@
 
 namespace lightsr {
 
-__device__ __forceinline__ float exponential(float x) { return expf(x); }
-__device__ __forceinline__ double exponential(double x) { return exp(x); }
-__device__ __forceinline__ float error_function(float x) { return erff(x); }
-__device__ __forceinline__ double error_function(double x) { return erf(x); }
+__device__ __forceinline__ float exponential(float x) {
+  return expf(x);
+}
+__device__ __forceinline__ double exponential(double x) {
+  return exp(x);
+}
+__device__ __forceinline__ float error_function(float x) {
+  return erff(x);
+}
+__device__ __forceinline__ double error_function(double x) {
+  return erf(x);
+}
 
 // A NaN stays one under every activation.
 template <class S>

@@ -13,13 +13,19 @@
 namespace lightsr {
 
 // Every thread of the block comes to the same barrier.
-__device__ __forceinline__ void sync_threads() { __syncthreads(); }
+__device__ __forceinline__ void sync_threads() {
+  __syncthreads();
+}
 
 // As sync_threads, and tells each thread whether any of them brought true.
-__device__ __forceinline__ bool sync_threads_or(bool value) { return __syncthreads_or(value); }
+__device__ __forceinline__ bool sync_threads_or(bool value) {
+  return __syncthreads_or(value);
+}
 
 // Every one of the 32 lanes of a warp comes to the same call; so for the shuffles.
-__device__ __forceinline__ void sync_warp() { __syncwarp(); }
+__device__ __forceinline__ void sync_warp() {
+  __syncwarp();
+}
 
 template <class T>
 __device__ __forceinline__ T shuffle(T value, int lane) {

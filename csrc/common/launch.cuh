@@ -1,5 +1,5 @@
-// The one way a kernel is started: LIGHTSR_LAUNCH(kernel, grid, block, shared_bytes, stream, arguments...) gives 0 or the
-// number of a cudaError_t. A kernel with template arguments stands in brackets of its own: (kernel<float, 7>).
+// The one way a kernel is started: LIGHTSR_LAUNCH(kernel, grid, block, shared_bytes, stream, arguments...) gives 0 or
+// the number of a cudaError_t. A kernel with template arguments stands in brackets of its own: (kernel<float, 7>).
 #pragma once
 
 #include "device.cuh"
@@ -19,7 +19,9 @@ int launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, size_t shared_b
   if (shared_bytes > 48 * 1024) {
     cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared_bytes));
   }
+  // clang-format off
   kernel<<<grid, block, shared_bytes, static_cast<cudaStream_t>(stream)>>>(arguments...);
+  // clang-format on
   return static_cast<int>(cudaGetLastError());
 }
 

@@ -41,7 +41,9 @@ __device__ __forceinline__ float to_sum(Half x) {
   return wide;
 }
 
-__device__ __forceinline__ float to_sum(BFloat16 x) { return __uint_as_float(static_cast<uint32_t>(x.bits) << 16); }
+__device__ __forceinline__ float to_sum(BFloat16 x) {
+  return __uint_as_float(static_cast<uint32_t>(x.bits) << 16);
+}
 
 __device__ __forceinline__ void round_to(float wide, Half& x) {
   asm("cvt.rn.f16.f32 %0, %1;" : "=h"(x.bits) : "f"(wide));
@@ -75,10 +77,18 @@ __device__ __forceinline__ uint32_t pack<BFloat16>(float first, float second) {
 
 namespace lightsr {
 
-__device__ __forceinline__ float to_sum(float x) { return x; }
-__device__ __forceinline__ double to_sum(double x) { return x; }
-__device__ __forceinline__ void round_to(float wide, float& x) { x = wide; }
-__device__ __forceinline__ void round_to(double wide, double& x) { x = wide; }
+__device__ __forceinline__ float to_sum(float x) {
+  return x;
+}
+__device__ __forceinline__ double to_sum(double x) {
+  return x;
+}
+__device__ __forceinline__ void round_to(float wide, float& x) {
+  x = wide;
+}
+__device__ __forceinline__ void round_to(double wide, double& x) {
+  x = wide;
+}
 
 template <class T>
 __device__ __forceinline__ T from_sum(Sum<T> wide) {

@@ -1,0 +1,215 @@
+"""A case on every contender: proved right, then timed side by side; the figures that come of it."""
+
+from __future__ import annotations
+
+import gc
+import os
+import statistics
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .case import DTYPES, LAYOUTS, TOLERANCE, Case, Inputs, error, exact, inputs
+from .memory import peak_of
+from .ours import backends, chosen, ours
+from .peak import copy_of, multiply_adds
+from .rivals import RIVALS, Contender, NotHereError
+from .rounds import Rounds
+
+Prepare = Callable[[Case, Inputs], Contender]
+
+LENIENT = 20  # times our tolerance: beyond that a rival has computed something else
+
+
+def cores() -> set[int] | None:
+    """The cores that this thread may run on, where the system tells."""
+    return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
+
+
+CORES = cores()
+PART = 8  # one row in so many is what a call is tried on before it is made
+
+
+@dataclass
+class Row:
+    """One contender in one case."""
+
+    name: str
+    seconds: float | None = None  # the median
+    rounds: int = 0
+    error: float | None = None  # of the largest value
+    memory: int | None = None  # bytes by which the process grew, preparation, result and scratch memory together
+    reason: str = ""  # why there is no number
+    expected: float | None = None  # seconds, where that is the reason
+    times: list[float] = field(default_factory=list, repr=False)
+
+
+@dataclass
+class Comparison:
+    """All contenders in one case."""
+
+    case: Case
+    chosen: str  # the backend of a plain call
+    peak: float  # floating-point operations a second, measured in the same rounds
+    copy: float  # bytes a second of a copy of the picture, likewise
+    ours: list[Row] = field(default_factory=list)
+    rivals: list[Row] = field(default_factory=list)
+
+    @property
+    def best_rival(self) -> Row | None:
+        timed = [row for row in self.rivals if row.seconds is not None]
+        return min(timed, key=lambda row: row.seconds or 0, default=None)
+
+    def ratio(self, row: Row) -> float | None:
+        """How many times as fast as the best rival."""
+        best = self.best_rival
+        return best.seconds / row.seconds if best and best.seconds and row.seconds else None
+
+    def figures(self, row: Row) -> dict[str, Any]:
+        """What is reported of one contender."""
+        result: dict[str, Any] = asdict(row)
+        del result["times"]
+        if row.seconds:
+            result["GFLOP/s"] = self.case.flops / row.seconds / 1e9
+            result["of FMA peak"] = self.case.flops / row.seconds / self.peak
+            result["of copy bandwidth"] = self.case.bytes / row.seconds / self.copy
+            result["times the best rival"] = self.ratio(row)
+        return result
+
+    def as_json(self) -> dict[str, Any]:
+        best = self.best_rival
+        return {
+            "case": {**asdict(self.case), "name": self.case.name, "flops": self.case.flops, "bytes": self.case.bytes},
+            "a plain call takes": self.chosen,
+            "FMA peak, GFLOP/s": self.peak / 1e9,
+            "copy, GB/s": self.copy / 1e9,
+            "best rival": best.name if best else None,
+            "ours": [self.figures(row) for row in self.ours],
+            "rivals": [self.figures(row) for row in self.rivals],
+        }
+
+
+def compare(case: Case, device: str, seconds: float, longest: float) -> Comparison:
+    """Proves and times the case on every contender.
+
+    Fails where ours is wrong. A rival whose call would take more than `longest` seconds is told and not timed, unless
+    all others have no number.
+    """
+    gc.collect()  # what the last case left behind
+    given = inputs(case, device)
+    wanted = exact(case, given)
+    ready: dict[str, Contender] = {}
+    mine: list[Row] = []
+    rivals: list[Row] = []
+    for layout in LAYOUTS:
+        given.laid_out(layout)  # so that nobody pays for it
+    for backend in backends(device):
+        for layout in LAYOUTS:
+            prepare = partial(ours, layout=layout, backend=backend)
+            predict(case, device, prepare)
+            contender, row = first(case, given, wanted, prepare)
+            assert row.error is not None and row.error <= TOLERANCE[DTYPES[case.dtype]], (
+                f"{case.name} by {row.name}: off by {row.error:.2g} of the largest value, so there is no number"
+            )
+            ready[row.name] = contender
+            mine.append(row)
+    slow: list[tuple[float, Row, Prepare]] = []
+    for layout, rival in RIVALS:
+        name, prepare = f"{rival.__name__} {layout}", partial(rival, layout=layout)
+        try:
+            expected = predict(case, device, prepare)
+            row = Row(name) if expected > longest else add(case, given, wanted, prepare, ready)
+        except NotHereError as reason:
+            row = Row(name, reason=str(reason))
+        else:
+            if expected > longest:
+                row.reason, row.expected = "a call takes too long, judged by one on a part of the rows", expected
+                slow.append((expected, row, prepare))
+        rivals.append(row)
+    if slow and all(row.reason for row in rivals):  # then the least slow is the best there is
+        _, row, prepare = min(slow, key=lambda each: each[0])
+        vars(row).update(vars(add(case, given, wanted, prepare, ready)))
+    return timed(case, given, ready, mine, rivals, seconds)
+
+
+def first(case: Case, given: Inputs, wanted: Tensor, prepare: Prepare) -> tuple[Contender, Row]:
+    """A contender prepared and called once, with the memory that took and how exact the result is."""
+
+    def work() -> tuple[Contender, Any]:
+        contender = prepare(case, given)
+        return contender, contender.run()
+
+    (contender, result), memory = peak_of(work, given.x.device.type)
+    return contender, Row(contender.name, error=error(contender.tensor(result), wanted), memory=memory)
+
+
+def add(case: Case, given: Inputs, wanted: Tensor, prepare: Prepare, ready: dict[str, Contender]) -> Row:
+    """A rival made ready to be timed, unless it computes something else."""
+    contender, row = first(case, given, wanted, prepare)
+    if row.error is None or row.error > LENIENT * TOLERANCE[DTYPES[case.dtype]]:
+        row.reason = "its result is wrong"
+    else:
+        ready[row.name] = contender
+    return row
+
+
+def predict(case: Case, device: str, prepare: Prepare) -> float:
+    """About how many seconds a call takes, by one on a part of the rows; loads all code that a call needs."""
+    n, c, h, w = case.shape
+    small = Case((n, c, max(1, h // PART), w), case.k, case.dilation, case.direction, case.dtype)
+    rounds = Rounds({"small": prepare(small, inputs(small, device)).run}, waiter(device))
+    rounds.once("small")
+    return rounds.once("small") * h / small.shape[2]
+
+
+def timed(
+    case: Case, given: Inputs, ready: dict[str, Contender], mine: list[Row], rivals: list[Row], seconds: float
+) -> Comparison:
+    device = given.x.device.type
+    peak = multiply_adds(device)
+    calls: dict[str, Callable[[], Any]] = {name: contender.run for name, contender in ready.items()}
+    calls |= {"peak": peak.call, "copy": copy_of(given.x)}
+    rounds = Rounds(calls, waiter(device), repeat=20 if device == "cuda" else 1).run(seconds)
+    assert cores() == CORES, "a library has bound this thread to some of its cores, so the times mean nothing"
+    medians = rounds.medians()
+    for row in (*mine, *rivals):
+        if row.name in ready:
+            row.times = rounds.times[row.name]
+            row.seconds, row.rounds = medians[row.name], len(row.times)
+    copied = 2 * given.x.numel() * given.x.element_size()
+    return Comparison(
+        case, chosen(case, given), peak.operations / medians["peak"], copied / medians["copy"], mine, rivals
+    )
+
+
+def waiter(device: str) -> Callable[[], None]:
+    return torch.cuda.synchronize if device == "cuda" else lambda: None
+
+
+@dataclass
+class Summary:
+    """All comparisons of a run in a few figures: for each case the faster layout and backend of ours counts."""
+
+    cases: int
+    compared: int
+    mean: float | None  # geometric, of how many times as fast as the best rival
+    slower: list[str]
+    least_of_peak: float | None
+
+
+def summary(comparisons: Iterable[Comparison]) -> Summary:
+    every = list(comparisons)
+    ratios = {each.case.name: [each.ratio(row) for row in each.ours] for each in every}
+    best = {name: max(found) for name, values in ratios.items() if (found := [v for v in values if v is not None])}
+    shares = [float(each.figures(row)["of FMA peak"]) for each in every for row in each.ours if row.seconds]
+    return Summary(
+        cases=len(every),
+        compared=len(best),
+        mean=statistics.geometric_mean(best.values()) if best else None,
+        slower=[name for name, value in best.items() if value < 1],
+        least_of_peak=min(shares, default=None),
+    )

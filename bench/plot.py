@@ -1,0 +1,85 @@
+"""Plots of a saved run: `python -m bench.plot bench/results/FOLDER`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+COLORS = {
+    "lightsr": "#c1272d",
+    "pytorch": "#555555",
+    "compiled": "#9a9a9a",
+    "onnxruntime": "#0072b2",
+    "openvino": "#009e73",
+}
+
+
+def plot(content: dict[str, Any], folder: Path) -> list[Path]:
+    """One picture for each shape and dilation: GFLOP/s over k, a panel for each direction and dtype."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+
+    pictures: dict[tuple[str, int], list[dict[str, Any]]] = {}
+    for each in content["comparisons"]:
+        shape = "x".join(str(side) for side in each["case"]["shape"])
+        pictures.setdefault((shape, each["case"]["dilation"]), []).append(each)
+    files = []
+    for (shape, dilation), cases in pictures.items():
+        directions = list(dict.fromkeys(each["case"]["direction"] for each in cases))
+        dtypes = list(dict.fromkeys(each["case"]["dtype"] for each in cases))
+        size = (4 * len(directions), 3 * len(dtypes) + 0.8)
+        figure, axes = plt.subplots(len(dtypes), len(directions), figsize=size, squeeze=False, sharex=True)
+        for panels, dtype in zip(axes, dtypes, strict=True):
+            for panel, direction in zip(panels, directions, strict=True):
+                wanted = {"dtype": dtype, "direction": direction}
+                draw(panel, [each for each in cases if wanted.items() <= each["case"].items()])
+                panel.set_title(f"{direction}, {dtype}", fontsize=9)
+        for panel in axes[-1]:
+            panel.set_xlabel("k")
+        for panels in axes:
+            panels[0].set_ylabel("GFLOP/s")
+        handles = {
+            label: line for panel in axes.flat for line, label in zip(*panel.get_legend_handles_labels(), strict=True)
+        }
+        figure.legend(handles.values(), handles.keys(), loc="lower center", ncol=5, fontsize=7, frameon=False)
+        threads = f"{content['machine']['threads']} threads"
+        figure.suptitle(f"{content['machine']['device']}, {threads}: {shape}, dilation {dilation}", fontsize=10)
+        figure.tight_layout(rect=(0, 0.8 / size[1] * 0.6, 1, 1))
+        files.append(folder / f"depthwise-{shape}-d{dilation}.png")
+        figure.savefig(files[-1], dpi=120)
+        plt.close(figure)
+    return files
+
+
+def draw(panel: Any, cases: list[dict[str, Any]]) -> None:
+    """A line for each contender, dashed in channels_last, and the measured peak."""
+    lines: dict[str, list[tuple[int, float]]] = {}
+    for each in sorted(cases, key=lambda each: each["case"]["k"]):
+        for row in (*each["ours"], *each["rivals"]):
+            if row["seconds"]:
+                lines.setdefault(row["name"], []).append((each["case"]["k"], row["GFLOP/s"]))
+    for name, points in lines.items():
+        style = "--" if "channels_last" in name else "-"
+        ours = name.startswith("lightsr")
+        color = COLORS.get(name.split()[0], "#e69f00")
+        panel.plot(*zip(*points, strict=True), style, label=name, color=color, marker=".", linewidth=2 if ours else 1)
+    peaks = sorted((each["case"]["k"], each["FMA peak, GFLOP/s"]) for each in cases)
+    if peaks:
+        panel.plot(*zip(*peaks, strict=True), ":", label="float32 multiply-add peak", color="#000000", linewidth=0.8)
+    panel.set_yscale("log")
+    panel.grid(alpha=0.3)
+
+
+def main() -> None:
+    folder = Path(sys.argv[1])
+    content = json.loads((folder / "depthwise.json").read_text(encoding="utf-8"))
+    for file in plot(content, folder):
+        print(file)
+
+
+if __name__ == "__main__":
+    main()

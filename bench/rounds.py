@@ -1,0 +1,49 @@
+"""Timing side by side: rounds of one call each, in rotating order, so that a busy minute hits everyone alike."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+PAUSE = 0.001  # seconds between calls, for the threads of the last one to go to sleep
+SLOW = 8  # times the fastest: such a one is called less often
+
+
+@dataclass
+class Rounds:
+    """Times of several calls, by name, in seconds. A call that returns a float tells its time itself."""
+
+    calls: Mapping[str, Callable[[], Any]]
+    wait: Callable[[], None] = field(default=lambda: None)  # for the device to have finished
+    repeat: int = 1  # calls that are timed together, for devices that take them in a queue
+    times: dict[str, list[float]] = field(default_factory=dict)
+
+    def once(self, name: str) -> float:
+        time.sleep(PAUSE)
+        start = time.perf_counter()
+        for _ in range(self.repeat):
+            result = self.calls[name]()
+        self.wait()
+        return result if isinstance(result, float) else (time.perf_counter() - start) / self.repeat
+
+    def run(self, seconds: float, least: int = 5, most: int = 200) -> Rounds:
+        """Rounds until the time is used up; a slow call takes part in the first of them alone."""
+        first = {name: self.once(name) for name in self.calls}  # warms caches up, and tells who is slow
+        fastest = min(first.values())
+        quick = [name for name in self.calls if first[name] <= SLOW * fastest]
+        self.times = {name: [self.once(name)] for name in self.calls if name not in quick}
+        self.times.update({name: [] for name in quick})
+        end = time.perf_counter() + seconds
+        for turn in range(most):
+            if turn >= least and time.perf_counter() > end:
+                break
+            shift = turn % len(quick)
+            for name in quick[shift:] + quick[:shift]:
+                self.times[name].append(self.once(name))
+        return self
+
+    def medians(self) -> dict[str, float]:
+        return {name: statistics.median(self.times[name]) for name in self.calls}

@@ -1,0 +1,76 @@
+"""depthwise_conv against everything else that computes it, case by case, in one run. A red test means no number."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import product
+from typing import Any
+
+import pytest
+
+from .case import DIRECTIONS, Case
+from .comparison import compare
+from .report import COMPARISONS
+from .timing import DEVICES
+
+PICTURE = {"cpu": (1, 64, 180, 320), "cuda": (1, 64, 360, 640)}
+PATCHES = (8, 64, 48, 48)  # a batch as in training
+ODD = range(3, 32, 2)
+
+
+def usual(device: str) -> Iterator[Case]:
+    """A few of every kind, less than three minutes on two cores."""
+    shape = PICTURE[device]
+    for dtype, k, dilation in (
+        *(("float32", k, 1) for k in (3, 7, 13, 31)),
+        ("float32", 7, 3),
+        ("bfloat16", 7, 1),
+        ("bfloat16", 31, 1),
+        ("float16", 7, 1),
+    ):
+        for direction in DIRECTIONS:
+            yield Case(shape, k, dilation, direction, dtype)
+    yield from (Case(PATCHES, 7, 1, direction, "float32") for direction in DIRECTIONS)
+
+
+def every(device: str) -> Iterator[Case]:
+    """All odd k from 3 to 31 and dilations from 1 to 3; and what only `usual` has."""
+    for dtype, dilation, k, direction in product(("float32", "bfloat16", "float16"), (1, 2, 3), ODD, DIRECTIONS):
+        yield Case(PICTURE[device], k, dilation, direction, dtype)
+    for k, direction in product((7, 31), DIRECTIONS):
+        yield Case(PATCHES, k, 1, direction, "float32")
+        yield Case(PICTURE[device], k, 1, direction, "float64")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    full = metafunc.config.getoption("--full", default=False)
+    cases = [(case, device) for device in DEVICES for case in (every if full else usual)(device)]
+    metafunc.parametrize(("case", "device"), cases, ids=[f"{case.name}-{device}" for case, device in cases])
+
+
+class Replay:
+    """A clock that shows what was measured, so that pytest-benchmark keeps and compares our times."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.times: list[float] = []
+
+    def __call__(self) -> float:
+        return self.now
+
+    def step(self) -> None:
+        self.now += self.times.pop() if self.times else 0.0
+
+
+CLOCK = Replay()
+
+
+@pytest.mark.benchmark(timer=CLOCK, disable_gc=True)
+def test_depthwise(case: Case, device: str, full: bool, benchmark: Any, request: pytest.FixtureRequest) -> None:
+    found = compare(case, device, seconds=1.0 if full else 0.5, longest=4.0 if full else 0.5)
+    request.config.stash[COMPARISONS].append(found)
+    benchmark.group = f"depthwise_conv {case.direction} {case.dtype} {device}"
+    benchmark.extra_info.update(found.as_json())
+    best = min(found.ours, key=lambda row: row.seconds or 0)
+    CLOCK.times = list(best.times)
+    benchmark.pedantic(CLOCK.step, rounds=len(best.times), iterations=1)

@@ -1,0 +1,49 @@
+// Work of many tasks over torch's own threads, and each thread's scratch memory.
+#pragma once
+
+#include <torch/csrc/stable/ops.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cstdint>
+#include <cstdlib>
+#include <new>
+
+namespace lightsr {
+
+// Runs run(task) for each task below count, each once, in no set order: a thread that is done takes the next task, so
+// that one which the machine slows down does not hold up the rest. What a task writes must be its own.
+template <class Run>
+void run_tasks(int64_t count, const Run& run) {
+  int64_t threads = std::min<int64_t>(count, torch::stable::get_num_threads());
+  if (threads <= 1) {
+    for (int64_t task = 0; task < count; ++task) run(task);
+    return;
+  }
+  std::atomic<int64_t> next{0};
+  torch::stable::parallel_for(0, threads, 1, [&](int64_t, int64_t) {
+    for (int64_t task; (task = next.fetch_add(1, std::memory_order_relaxed)) < count;) run(task);
+  });
+}
+
+// At least so many values, at a multiple of 64 bytes, of whatever contents; a thread's next call takes them back.
+template <class T>
+T* scratch(int64_t values) {
+  struct Memory {
+    void* start = nullptr;
+    size_t bytes = 0;
+    ~Memory() { std::free(start); }
+  };
+  static thread_local Memory memory;
+  size_t bytes = (size_t(values) * sizeof(T) + 4095) / 4096 * 4096;
+  if (memory.bytes < bytes) {
+    std::free(memory.start);
+    memory.bytes = 0;
+    memory.start = std::aligned_alloc(64, bytes);
+    if (memory.start == nullptr) throw std::bad_alloc();
+    memory.bytes = bytes;
+  }
+  return static_cast<T*>(memory.start);
+}
+
+}  // namespace lightsr

@@ -1,0 +1,107 @@
+// The vectors of simd.h as AVX-512 has them.
+#pragma once
+
+#include <immintrin.h>
+
+namespace lightsr::level {
+
+constexpr const char* name = "AVX-512";
+constexpr int bytes = 64;
+constexpr int registers = 32;
+using F = __m512;
+using D = __m512d;
+
+inline void keep(F& v) {
+  asm("" : "+v"(v));
+}
+inline void keep(D& v) {
+  asm("" : "+v"(v));
+}
+inline void add_product(F& sum, F a, F b) {
+  asm("vfmadd231ps %2, %1, %0" : "+v"(sum) : "v"(a), "v"(b));
+}
+inline void add_product(D& sum, D a, D b) {
+  asm("vfmadd231pd %2, %1, %0" : "+v"(sum) : "v"(a), "v"(b));
+}
+inline F fma(F a, F b, F c) {
+  return _mm512_fmadd_ps(a, b, c);
+}
+inline D fma(D a, D b, D c) {
+  return _mm512_fmadd_pd(a, b, c);
+}
+
+inline __mmask16 lanes16(int count) {
+  return __mmask16((1u << count) - 1);
+}
+inline __mmask8 lanes8(int count) {
+  return __mmask8((1u << count) - 1);
+}
+
+inline F load_part(const float* from, int count) {
+  return _mm512_maskz_loadu_ps(lanes16(count), from);
+}
+inline D load_part(const double* from, int count) {
+  return _mm512_maskz_loadu_pd(lanes8(count), from);
+}
+inline void store_part(float* to, F v, int count) {
+  _mm512_mask_storeu_ps(to, lanes16(count), v);
+}
+inline void store_part(double* to, D v, int count) {
+  _mm512_mask_storeu_pd(to, lanes8(count), v);
+}
+
+inline __m256i load16(const void* from) {
+  return _mm256_loadu_si256(static_cast<const __m256i*>(from));
+}
+inline __m256i load16(const void* from, int count) {
+  return _mm256_maskz_loadu_epi16(lanes16(count), from);
+}
+
+inline F from_float16(__m256i bits) {
+  return _mm512_cvtph_ps(bits);
+}
+inline F from_bfloat16(__m256i bits) {
+  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16));
+}
+inline __m256i to_float16(F v) {
+  return _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+}
+inline __m256i to_bfloat16(F v) {
+  __m512i bits = _mm512_castps_si512(v);
+  __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
+  __m512i rounded = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
+  __m512i quiet = _mm512_or_si512(bits, _mm512_set1_epi32(0x400000));
+  __m512i kept = _mm512_mask_mov_epi32(rounded, _mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q), quiet);
+  return _mm512_cvtepi32_epi16(_mm512_srli_epi32(kept, 16));
+}
+
+inline F widen(const Float16* from) {
+  return from_float16(load16(from));
+}
+inline F widen(const Float16* from, int count) {
+  return from_float16(load16(from, count));
+}
+inline F widen(const BFloat16* from) {
+  return from_bfloat16(load16(from));
+}
+inline F widen(const BFloat16* from, int count) {
+  return from_bfloat16(load16(from, count));
+}
+
+inline void store16(void* to, __m256i bits) {
+  _mm256_storeu_si256(static_cast<__m256i*>(to), bits);
+}
+inline void narrow(Float16* to, F v) {
+  store16(to, to_float16(v));
+}
+inline void narrow(BFloat16* to, F v) {
+  store16(to, to_bfloat16(v));
+}
+inline void narrow(Float16* to, F v, int count) {
+  _mm256_mask_storeu_epi16(to, lanes16(count), to_float16(v));
+}
+inline void narrow(BFloat16* to, F v, int count) {
+  _mm256_mask_storeu_epi16(to, lanes16(count), to_bfloat16(v));
+}
+
+}  // namespace lightsr::level

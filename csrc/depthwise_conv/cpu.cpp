@@ -1,0 +1,37 @@
+// The depthwise convolution kernels for the CPU, for each type and layout.
+#include "cpu_forward.h"
+#include "cpu_weight.h"
+
+namespace lightsr {
+namespace {
+
+// One channel in a row of pixels is one in a row of columns.
+template <template <class, class, bool> class Kernel, class T, class S, class Call>
+void run(const Call& call) {
+  if (call.channels_last && call.c > 1)
+    Kernel<T, S, true>(call).run();
+  else
+    Kernel<T, S, false>(call).run();
+}
+
+template <template <class, class, bool> class Kernel, class Call>
+void run_as(const Call& call) {
+  switch (call.type) {
+    case Type::float32:
+      return run<Kernel, float, float>(call);
+    case Type::float64:
+      return run<Kernel, double, double>(call);
+    case Type::float16:
+      return run<Kernel, float, Float16>(call);
+    case Type::bfloat16:
+      return run<Kernel, float, BFloat16>(call);
+  }
+}
+
+}  // namespace
+
+void depthwise_conv_forward_cpu(const DepthwiseConv& call) { run_as<Forward>(call); }
+
+void depthwise_conv_backward_weight_cpu(const DepthwiseConvWeight& call) { run_as<WeightGradient>(call); }
+
+}  // namespace lightsr

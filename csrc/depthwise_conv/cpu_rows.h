@@ -1,0 +1,84 @@
+// Rows of a picture to and from the vectors that the kernels work on, in either layout.
+//
+// A vector holds neighbouring columns of one channel where the picture is [N, C, H, W] and neighbouring channels of one
+// pixel where it is [N, H, W, C]. A row in a buffer is a row of such vectors, one behind the other.
+#pragma once
+
+#include <algorithm>
+
+#include "../common/simd_math.h"
+
+namespace lightsr {
+
+// Where a picture's numbers are, for one picture and one channel (or one vector of channels).
+struct Plane {
+  int64_t start;   // of row 0, column 0
+  int64_t row;     // from row to row
+  int64_t column;  // from column to column
+  int lanes;       // channels in the vector, of those that exist; 0 where lanes are columns
+};
+
+// Columns first to first + count of a row of width columns, zero where there are none.
+template <class T, class S>
+void read_columns(T* to, const S* row, int64_t first, int64_t count, int64_t width) {
+  int64_t begin = std::clamp<int64_t>(-first, 0, count), end = std::clamp<int64_t>(width - first, begin, count);
+  std::fill(to, to + begin, T(0));
+  int64_t i = begin;
+  for (; i + Vec<T>::size <= end; i += Vec<T>::size) Vec<T>::load(row + first + i).store(to + i);
+  if (i < end) Vec<T>::load(row + first + i, int(end - i)).store(to + i, int(end - i));
+  std::fill(to + end, to + count, T(0));
+}
+
+// The same of pixels of `lanes` channels, which lie `apart` from each other.
+template <class T, class S>
+void read_pixels(T* to, const S* row, int64_t first, int64_t count, int64_t width, int64_t apart, int lanes) {
+  constexpr int size = Vec<T>::size;
+  int64_t begin = std::clamp<int64_t>(-first, 0, count), end = std::clamp<int64_t>(width - first, begin, count);
+  std::fill(to, to + begin * size, T(0));
+  if (lanes == size)
+    for (int64_t i = begin; i < end; ++i) Vec<T>::load(row + (first + i) * apart).store(to + i * size);
+  else
+    for (int64_t i = begin; i < end; ++i) Vec<T>::load(row + (first + i) * apart, lanes).store(to + i * size);
+  std::fill(to + end * size, to + count * size, T(0));
+}
+
+template <class T, class S>
+void read_row(T* to, const S* picture, const Plane& plane, int64_t y, int64_t first, int64_t count, int64_t width) {
+  const S* row = picture + plane.start + y * plane.row;
+  if (plane.lanes == 0)
+    read_columns(to, row, first, count, width);
+  else
+    read_pixels(to, row, first, count, width, plane.column, plane.lanes);
+}
+
+// What happens to the sums on their way out.
+template <class T, class S>
+struct Finish {
+  Activation activation;
+  Vec<T> negative_slope;
+  const S* gate;      // or null
+  const S* residual;  // or null
+  S* out;
+
+  bool none() const { return activation == Activation::none && gate == nullptr && residual == nullptr; }
+
+  // One row of vectors, `lanes` of each and `last` of the last one, to places `apart` from each other.
+  void operator()(const T* sums, int64_t at, int vectors, int64_t apart, int lanes, int last) const {
+    for (int v = 0; v < vectors; ++v, sums += Vec<T>::size, at += apart) {
+      int count = v + 1 < vectors ? lanes : last;
+      if (count == Vec<T>::size) {
+        Vec<T> value = activate(Vec<T>::load(sums), activation, negative_slope);
+        if (gate) value = value * Vec<T>::load(gate + at);
+        if (residual) value = value + Vec<T>::load(residual + at);
+        value.store(out + at);
+      } else {
+        Vec<T> value = activate(Vec<T>::load(sums), activation, negative_slope);
+        if (gate) value = value * Vec<T>::load(gate + at, count);
+        if (residual) value = value + Vec<T>::load(residual + at, count);
+        value.store(out + at, count);
+      }
+    }
+  }
+};
+
+}  // namespace lightsr

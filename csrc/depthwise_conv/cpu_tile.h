@@ -1,0 +1,139 @@
+// The inner loop of the convolution: R rows of V vectors of the result, kept in registers.
+//
+// What the lanes of a vector are is the caller's: neighbouring columns of one channel, whose tap is one number, or
+// neighbouring channels of one pixel, which have a tap each (PerLane). Vectors of a row lie one behind the other in the
+// buffer, and `step` apart from one column of taps to the next.
+//
+// A vector of the buffer is loaded once for each column of taps and used for all rows of the result that its row takes
+// part in: row r of the buffer is under tap row r - i of result row i. Rows R - 1 to KH - 1 take part in all of them;
+// row r before these takes part in the rows up to r and row KH + r in the others, so the two are one step together.
+// Several rows share one loop over the columns of taps, since each end of such a loop is a branch predicted wrong.
+#pragma once
+
+#include <utility>
+
+#include "../common/simd.h"
+
+namespace lightsr {
+
+template <class T>
+struct Tile {
+  const T* x;       // the buffer, at the first vector under the leftmost tap
+  int64_t row;      // of the buffer, above the first row of the result by half the filter; below 0 if not in it
+  int64_t pitch;    // from row to row
+  int64_t step;     // from one column of taps to the next
+  int first, last;  // of the R + KH - 1 rows from there on, those that exist: rows outside the picture do not
+  const T* taps;    // [KW][KH], each one number or one vector
+  int kh, kw;
+  const T* start;  // what the sums begin with, the bias: one number or one vector
+  T* out;
+  int64_t out_row, out_vector;  // from row to row, from vector to vector
+};
+
+template <class T, bool PerLane>
+inline Vec<T> tap(const T* at) {
+  if constexpr (PerLane) return Vec<T>::load(at);
+  return Vec<T>::fill(*at);
+}
+
+// The loops over R and V are unrolled as templates: arrays stay out of memory only where every index is a constant.
+template <int... I>
+using Indices = std::integer_sequence<int, I...>;
+
+template <class T, bool PerLane, int First, int Last, int R, int V, int... v>
+[[gnu::always_inline]] inline void add_products(Vec<T> (&sums)[R][V], const Vec<T> (&in)[V], const T* taps,
+                                                Indices<v...> vectors) {
+  if constexpr (First <= Last) {
+    Vec<T> factor = tap<T, PerLane>(taps - First * (PerLane ? Vec<T>::size : 1)).kept();
+    (add_product(sums[First][v], factor, in[v]), ...);
+    add_products<T, PerLane, First + 1, Last>(sums, in, taps, vectors);
+  }
+}
+
+// Adds one vector row of the buffer under one column of taps to the rows First to Last of the result.
+template <class T, bool PerLane, int First, int Last, int R, int V, int... v>
+[[gnu::always_inline]] inline void add(Vec<T> (&sums)[R][V], const T* x, const T* taps, Indices<v...> vectors) {
+  Vec<T> in[V];
+  asm("" : "+r"(taps));  // or taps that the next row also uses are kept, and there are no registers left
+  ((in[v] = Vec<T>::load(x + v * Vec<T>::size).kept()), ...);
+  add_products<T, PerLane, First, Last>(sums, in, taps, vectors);
+}
+
+template <class T, bool PerLane, int First, int Last, int R, int V, int... q>
+[[gnu::always_inline]] inline void add_each(Vec<T> (&sums)[R][V], const T* x, int64_t pitch, const T* taps,
+                                            Indices<q...>) {
+  constexpr int each = PerLane ? Vec<T>::size : 1;
+  (add<T, PerLane, First, Last>(sums, x + q * pitch, taps + q * each, std::make_integer_sequence<int, V>{}), ...);
+}
+
+// Rows `row` to `row + Rows - 1`, for rows First to Last of the result.
+template <class T, bool PerLane, int Rows, int First, int Last, int R, int V>
+[[gnu::always_inline]] inline void add_rows(Vec<T> (&sums)[R][V], const Tile<T>& tile, int row) {
+  constexpr int each = PerLane ? Vec<T>::size : 1;
+  const T* x = tile.x + (tile.row + row) * tile.pitch;
+  const T* taps = tile.taps + row * each;
+  int64_t pitch = tile.pitch, step = tile.step, down = int64_t(tile.kh) * each;
+  for (int left = tile.kw; left > 0; --left, x += step, taps += down)
+    add_each<T, PerLane, First, Last>(sums, x, pitch, taps, std::make_integer_sequence<int, Rows>{});
+}
+
+// Rows 0 to R - 2 together with rows KH to KH + R - 2, all of which exist.
+template <class T, bool PerLane, int Row, int R, int V>
+[[gnu::always_inline]] inline void add_pairs(Vec<T> (&sums)[R][V], const T* above, const T* below, int64_t pitch,
+                                             const T* taps, int64_t down) {
+  constexpr int each = PerLane ? Vec<T>::size : 1;
+  if constexpr (Row < R - 1) {
+    std::make_integer_sequence<int, V> vectors;
+    add<T, PerLane, 0, Row>(sums, above + Row * pitch, taps + Row * each, vectors);
+    add<T, PerLane, Row + 1, R - 1>(sums, below + Row * pitch, taps + down + Row * each, vectors);
+    add_pairs<T, PerLane, Row + 1>(sums, above, below, pitch, taps, down);
+  }
+}
+
+// Those of the same rows that exist, one by one.
+template <class T, bool PerLane, int Row, int R, int V>
+[[gnu::always_inline]] inline void add_ends(Vec<T> (&sums)[R][V], const Tile<T>& tile) {
+  if constexpr (Row < R - 1) {
+    if (tile.first <= Row && Row < tile.last) add_rows<T, PerLane, 1, 0, Row>(sums, tile, Row);
+    int row = tile.kh + Row;
+    if (tile.first <= row && row < tile.last) add_rows<T, PerLane, 1, Row + 1, R - 1>(sums, tile, row);
+    add_ends<T, PerLane, Row + 1>(sums, tile);
+  }
+}
+
+template <class T, int R, int V, int... i>
+[[gnu::always_inline]] inline void begin(Vec<T> (&sums)[R][V], Vec<T> start, Indices<i...>) {
+  ((sums[i / V][i % V] = start), ...);
+}
+template <class T, int R, int V, int... i>
+[[gnu::always_inline]] inline void finish(const Vec<T> (&sums)[R][V], const Tile<T>& tile, Indices<i...>) {
+  (sums[i / V][i % V].store(tile.out + i / V * tile.out_row + i % V * tile.out_vector), ...);
+}
+
+// R is even and at most KH + 1.
+template <class T, bool PerLane, int R, int V>
+void run_tile(const Tile<T>& tile) {
+  Vec<T> sums[R][V];
+  begin<T, R, V>(sums, tap<T, PerLane>(tile.start), std::make_integer_sequence<int, R * V>{});
+
+  if (tile.first == 0 && tile.last == tile.kh + R - 1) {
+    int64_t down = int64_t(tile.kh) * (PerLane ? Vec<T>::size : 1);
+    const T *above = tile.x + tile.row * tile.pitch, *below = above + tile.kh * tile.pitch, *taps = tile.taps;
+    for (int left = tile.kw; left > 0; --left, above += tile.step, below += tile.step, taps += down)
+      add_pairs<T, PerLane, 0>(sums, above, below, tile.pitch, taps, down);
+  } else {
+    add_ends<T, PerLane, 0>(sums, tile);
+  }
+
+  int row = tile.first > R - 1 ? tile.first : R - 1, last = tile.last < tile.kh ? tile.last : tile.kh;
+  for (; row + 4 <= last; row += 4) add_rows<T, PerLane, 4, 0, R - 1>(sums, tile, row);
+  if (row + 2 <= last) {
+    add_rows<T, PerLane, 2, 0, R - 1>(sums, tile, row);
+    row += 2;
+  }
+  if (row < last) add_rows<T, PerLane, 1, 0, R - 1>(sums, tile, row);
+
+  finish<T, R, V>(sums, tile, std::make_integer_sequence<int, R * V>{});
+}
+
+}  // namespace lightsr

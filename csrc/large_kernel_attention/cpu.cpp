@@ -1,0 +1,277 @@
+// large_kernel_attention on the CPU.
+//
+// The work goes in pieces whose t, for all channels, stays in the caches: whole pictures, or a band of rows of one. For
+// each piece first the field, a task for each channel and band of rows (cpu_field.h): rows of x into a buffer padded
+// with zeros, the near convolution of these, and of as many rows more as the far one sees above and below, into a
+// second one that is zero outside the picture, the far convolution of that to t. Then the mix, a task for each block of
+// pixels (cpu_mix.h): both 1x1 convolutions, y between them in a buffer. channels_last pictures are turned into planes
+// on the way into the padded rows, and that is all they need; the mix writes them as they lie in memory.
+// 16-bit types are widened as they are read and rounded once, at the end. How the work is cut changes no result.
+//
+// Bound: kh1 kw1 + kh2 kw2 + C (+ C) multiply-adds a number, 12 bytes a number through the caches beside it.
+#include <torch/csrc/stable/ops.h>
+
+#include <numeric>
+
+#include "arguments.h"
+#include "cpu_field.h"
+#include "cpu_mix.h"
+#include "cpu_rows.h"
+
+namespace lightsr {
+namespace {
+
+using namespace attention;
+using torch::stable::parallel_for;
+
+constexpr int64_t piece_numbers = 1 << 19;  // of t, for two threads
+constexpr int64_t block_numbers = 1 << 15;  // of y
+constexpr int64_t band_numbers = 1 << 17;   // of the buffer between the convolutions
+
+int64_t ceil_div(int64_t a, int64_t b) {
+  return (a + b - 1) / b;
+}
+int64_t round_up(int64_t a, int64_t b) {
+  return ceil_div(a, b) * b;
+}
+
+// A distance of at least `count` numbers that is an odd number of cache lines: rows so far apart do not meet in a
+// cache.
+template <class S>
+int64_t apart(int64_t count) {
+  const int64_t line = 64 / sizeof(S);
+  return (ceil_div(count, line) | 1) * line;
+}
+
+// The filters of one of the convolutions, without the taps that lie outside the picture wherever they are put.
+template <class S, class T>
+class Filters {
+ public:
+  Filters(const void* weight, const void* bias, int64_t channels, int kh, int kw, int64_t dilation, int64_t h,
+          int64_t w)
+      : dilation_(dilation), kh_(seen(kh, h)), kw_(seen(kw, w)), taps_(channels * kh_ * kw_), bias_(channels) {
+    const int top = (kh - kh_) / 2, left = (kw - kw_) / 2;
+    for (int64_t c = 0; c < channels; ++c) {
+      for (int i = 0; i < kh_; ++i) {
+        widen(taps_.data() + (c * kh_ + i) * kw_, static_cast<const T*>(weight) + (c * kh + top + i) * kw + left, kw_);
+      }
+    }
+    std::fill_n(bias_.data(), channels, S(0));
+    if (bias) widen(bias_.data(), static_cast<const T*>(bias), channels);
+  }
+  Filter<S> of(int64_t c) const { return {kh_, kw_, dilation_, taps_.data() + c * kh_ * kw_, bias_.data()[c]}; }
+  int64_t above() const { return kh_ / 2 * dilation_; }
+  int64_t left() const { return kw_ / 2 * dilation_; }
+
+ private:
+  int seen(int k, int64_t length) const {
+    return 2 * static_cast<int>(std::min<int64_t>(k / 2, (length - 1) / dilation_)) + 1;
+  }
+  int64_t dilation_;
+  int kh_, kw_;
+  Memory<S> taps_, bias_;
+};
+
+// A 1x1 convolution: its matrix with input channels in rows, each row filled up with zeros to whole tiles.
+template <class S, class T>
+struct Matrix {
+  Matrix(const void* weight, const void* bias, int64_t channels)
+      : step(round_up(channels, std::max(Vec<S>::size, mix_rows))),
+        numbers(channels * step),
+        biases(channels),
+        bias(bias ? biases.data() : nullptr) {
+    std::fill_n(numbers.data(), channels * step, S(0));
+    Memory<S> row(channels);
+    for (int64_t out = 0; out < channels; ++out) {
+      widen(row.data(), static_cast<const T*>(weight) + out * channels, channels);
+      for (int64_t in = 0; in < channels; ++in) numbers.data()[in * step + out] = row.data()[in];
+    }
+    if (bias) widen(biases.data(), static_cast<const T*>(bias), channels);
+  }
+  int64_t step;
+  Memory<S> numbers, biases;
+  const S* bias;
+};
+
+// Pictures and rows whose t is made at once.
+struct Piece {
+  int64_t picture, pictures, row, rows;
+};
+
+template <class T>
+class Attention {
+  using S = std::conditional_t<std::is_same_v<T, double>, double, float>;
+  static constexpr int size = Vec<S>::size;
+  static constexpr int64_t slack = mix_vectors * size + mix_rows;
+
+ public:
+  explicit Attention(const LargeKernelAttention& call)
+      : call_(call),
+        last_(call.channels_last && call.c > 1),
+        near_(call.weight1, call.bias1, call.c, call.kh1, call.kw1, 1, call.h, call.w),
+        far_(call.weight2, call.bias2, call.c, call.kh2, call.kw2, call.dilation, call.h, call.w),
+        mix_(call.mix_weight, call.mix_bias, call.c) {}
+
+  void run() {
+    const int64_t picture = call_.c * call_.h * call_.w;
+    const int64_t numbers = std::max<int64_t>(2, torch::stable::get_num_threads()) * (piece_numbers / 2);
+    const int64_t pictures = std::clamp<int64_t>(numbers / picture, 1, call_.n);
+    const int64_t fewest = std::max<int64_t>(16, 4 * far_.above());
+    const int64_t most = std::max(fewest, numbers / (call_.c * call_.w));
+    const int64_t rows = ceil_div(call_.h, ceil_div(call_.h, std::min(most, call_.h)));
+    x_step_ = apart<S>(round_up(call_.w, size) + 2 * near_.left());
+    x_plane_ = last_ ? apart<S>((rows + 2 * (near_.above() + far_.above())) * x_step_) : 0;
+    t_plane_ = apart<S>(rows * call_.w + slack);
+    const Memory<S> x(pictures * call_.c * x_plane_), t(pictures * call_.c * t_plane_);
+    x_ = x.data();
+    t_ = t.data();
+    for (int64_t n = 0; n < call_.n; n += pictures) {
+      for (int64_t row = 0; row < call_.h; row += rows) {
+        const Piece piece{n, std::min(pictures, call_.n - n), row, std::min(rows, call_.h - row)};
+        if (last_) turn(piece);
+        field(piece);
+        mix(piece);
+      }
+    }
+  }
+
+ private:
+  // Channels of the piece's pictures and the rows around them become padded planes.
+  void turn(const Piece& piece) const {
+    const int64_t around = near_.above() + far_.above(), rows = piece.rows + 2 * around, c = call_.c, w = call_.w;
+    parallel_for(0, piece.pictures * rows, 1, [&](int64_t begin, int64_t end) {
+      for (int64_t task = begin; task < end; ++task) {
+        const int64_t n = task / rows, row = task % rows, y = piece.row - around + row;
+        const bool inside = y >= 0 && y < call_.h;
+        const T* from = static_cast<const T*>(call_.x) + ((piece.picture + n) * call_.h + y) * w * c;
+        pad_pixels(x_ + n * c * x_plane_ + row * x_step_, x_plane_, inside ? from : nullptr, c, w, near_.left());
+      }
+    });
+  }
+
+  void field(const Piece& piece) const {
+    const int64_t planes = piece.pictures * call_.c, step = between_step();
+    const int64_t around = 2 * far_.above(), threads = torch::stable::get_num_threads();
+    const int64_t fit = std::max(band_numbers / step - around, std::max<int64_t>(16, around));
+    const int64_t fair = std::max(ceil_div(piece.rows * planes, threads), std::max<int64_t>(16, around / 2));
+    const int64_t bands = ceil_div(piece.rows, std::min(fit, fair)), rows = ceil_div(piece.rows, bands);
+    parallel_for(0, planes * bands, 1, [&](int64_t begin, int64_t end) {
+      const Memory<S> padded(last_ ? 0 : (rows + around + 2 * near_.above()) * x_step_);
+      const Memory<S> between((rows + around) * step);
+      for (int64_t task = begin; task < end; ++task) {
+        const int64_t row = task % bands * rows;
+        if (row < piece.rows) {
+          band(piece, task / bands, row, std::min(rows, piece.rows - row), padded.data(), between.data());
+        }
+      }
+    });
+  }
+
+  // Rows of t in one plane; `row` counts from the piece's first.
+  void band(const Piece& piece, int64_t plane, int64_t row, int64_t rows, S* padded, S* between) const {
+    const int64_t c = plane % call_.c, h = call_.h, w = call_.w, step = between_step(), left = far_.left();
+    const int64_t first = piece.row + row - far_.above(), last = piece.row + row + rows + far_.above();
+    const int64_t begin = std::max<int64_t>(first, 0), end = std::min(last, h);  // those of first..last in the picture
+    const int64_t above = near_.above();
+    if (last_) {
+      padded = x_ + plane * x_plane_ + (begin - (piece.row - far_.above())) * x_step_;
+    } else {
+      const T* x = static_cast<const T*>(call_.x) + (piece.picture * call_.c + plane) * h * w;
+      for (int64_t y = begin - above; y < end + above; ++y) {
+        pad_row(padded + (y - begin + above) * x_step_, y >= 0 && y < h ? x + y * w : nullptr, w, near_.left());
+      }
+    }
+    std::fill_n(between, (begin - first) * step, S(0));
+    std::fill_n(between + (end - first) * step, (last - end) * step, S(0));
+    for (int64_t y = begin; y < end; ++y) {
+      S* at = between + (y - first) * step;
+      std::fill_n(at, left, S(0));
+      std::fill_n(at + left + w, left, S(0));
+    }
+    convolve_rows<S>({padded, x_step_}, near_.of(c), {between + (begin - first) * step + left, step}, end - begin, w);
+    convolve_rows<S>({between, step}, far_.of(c), {t_ + plane * t_plane_ + row * w, w}, rows, w);
+  }
+
+  int64_t between_step() const { return apart<S>(round_up(call_.w, size) + 2 * far_.left()); }
+
+  void mix(const Piece& piece) const {
+    constexpr int64_t tile = std::lcm(mix_vectors * size, mix_rows);
+    const int64_t pixels = piece.rows * call_.w, c = call_.c;
+    const int64_t block = std::clamp<int64_t>(block_numbers / c / tile, 1, 64) * tile, blocks = ceil_div(pixels, block);
+    const Matrix<S, T> out(call_.out_weight ? call_.out_weight : call_.mix_weight, call_.out_bias, c);
+    parallel_for(0, piece.pictures * blocks, 1, [&](int64_t begin, int64_t end) {
+      const Memory<S> y(last_ ? (block + mix_rows) * mix_.step : (c + mix_rows) * block);
+      for (int64_t task = begin; task < end; ++task) {
+        const int64_t n = task / blocks, pixel = task % blocks * block, count = std::min(block, pixels - pixel);
+        const S* t = t_ + n * c * t_plane_ + pixel;
+        const int64_t before = (piece.picture + n) * c * call_.h * call_.w;  // numbers in earlier pictures
+        const int64_t place = piece.row * call_.w + pixel;
+        if (last_) {
+          mix_last(out, t, before + place * c, count, y.data());
+        } else {
+          mix_planes(out, t, before + place, count, block, y.data());
+        }
+      }
+    });
+  }
+
+  void mix_planes(const Matrix<S, T>& out, const S* t, int64_t at, int64_t count, int64_t block, S* y) const {
+    const int64_t c = call_.c, step = mix_.step, plane = call_.h * call_.w;
+    Finish<T, S> first = gated(mix_.bias, at, plane, true), second = ended(out.bias, at, plane, true);
+    join(first, second, y, block);
+    multiply<T, S>({mix_.numbers.data(), 1, step, t, t_plane_, c}, first, c, count);
+    if (call_.out_weight) multiply<T, S>({out.numbers.data(), 1, step, y, block, c}, second, c, count);
+  }
+
+  void mix_last(const Matrix<S, T>& out, const S* t, int64_t at, int64_t count, S* y) const {
+    const int64_t c = call_.c, step = mix_.step;
+    Finish<T, S> first = gated(mix_.bias, at, c, false), second = ended(out.bias, at, c, false);
+    join(first, second, y, step);
+    multiply<T, S>({t, 1, t_plane_, mix_.numbers.data(), step, c}, first, count, c);
+    if (call_.out_weight) multiply<T, S>({y, step, 1, out.numbers.data(), step, c}, second, count, c);
+  }
+
+  Finish<T, S> gated(const S* bias, int64_t at, int64_t step, bool by_row) const {
+    return {bias, by_row, static_cast<const T*>(call_.x) + at, nullptr, step, nullptr, nullptr, 0};
+  }
+
+  Finish<T, S> ended(const S* bias, int64_t at, int64_t step, bool by_row) const {
+    const T* residual = call_.residual ? static_cast<const T*>(call_.residual) + at : nullptr;
+    return {bias, by_row, nullptr, residual, step, static_cast<T*>(call_.out) + at, nullptr, 0};
+  }
+
+  // With a second product the first one's results go to the block, else to where the second one's would have gone.
+  void join(Finish<T, S>& first, const Finish<T, S>& second, S* y, int64_t step) const {
+    if (call_.out_weight) {
+      first.block = y;
+      first.block_step = step;
+    } else {
+      first.residual = second.residual;
+      first.out = second.out;
+    }
+  }
+
+  const LargeKernelAttention& call_;
+  const bool last_;  // channels_last; with one channel the layouts are the same
+  const Filters<S, T> near_, far_;
+  const Matrix<S, T> mix_;
+  S *x_ = nullptr, *t_ = nullptr;
+  int64_t x_step_ = 0, x_plane_ = 0, t_plane_ = 0;
+};
+
+}  // namespace
+
+void large_kernel_attention_forward_cpu(const LargeKernelAttention& call) {
+  switch (call.type) {
+    case Type::float32:
+      return Attention<float>(call).run();
+    case Type::float64:
+      return Attention<double>(call).run();
+    case Type::float16:
+      return Attention<Float16>(call).run();
+    case Type::bfloat16:
+      return Attention<BFloat16>(call).run();
+  }
+}
+
+}  // namespace lightsr

@@ -1,0 +1,180 @@
+// Depthwise convolution of padded rows, for the near and the far filter of large_kernel_attention.
+//
+// A tile of sums stays in registers: 4 rows, up to 4 vectors of columns (3 where there are 16 registers). Each vector
+// of the input is loaded once and meets the filter rows of all 4; a filter number is spread once for all columns. A
+// dilated filter is a dense one on every d-th row (a phase) whose columns lie d apart. The bound is one multiply-add a
+// tap; at the sizes everybody uses (5 x 5 and 7 x 7, dilation 3) the tile is straight code of nothing else but loads,
+// at others a loop over columns for each number of rows that an input row meets. Both add in the same order: the bias,
+// then the taps row by row.
+#pragma once
+
+#include <algorithm>
+#include <utility>
+
+#include "../common/simd.h"
+
+namespace lightsr::attention {
+
+// One channel's filter.
+template <class S>
+struct Filter {
+  int kh, kw;
+  int64_t dilation;
+  const S* taps;  // [kh, kw]
+  S bias;
+};
+
+// Part of a plane whose rows lie `step` numbers apart.
+template <class S>
+struct Rows {
+  S* data;
+  int64_t step;
+  S* at(int64_t row, int64_t column) const { return data + row * step + column; }
+};
+
+constexpr int field_rows = 4;
+constexpr int field_vectors = level::registers >= 32 ? 4 : 3;
+
+template <class S, int vectors>
+using FieldSums = Vec<S>[field_rows][vectors];
+
+// One column of one input row: tile row `first` meets `tap`, each following one the filter row before.
+template <class S, int vectors, int first, int last>
+__attribute__((always_inline)) inline void field_column(FieldSums<S, vectors>& sums, const S* in, const S* tap,
+                                                        int kw) {
+  Vec<S> values[vectors];
+#pragma GCC unroll 4
+  for (int v = 0; v < vectors; ++v) {
+    values[v] = Vec<S>::load(in + v * Vec<S>::size).kept();
+  }
+#pragma GCC unroll 4
+  for (int r = first; r <= last; ++r) {
+    const Vec<S> weight = Vec<S>::fill(tap[-(r - first) * kw]).kept();
+#pragma GCC unroll 4
+    for (int v = 0; v < vectors; ++v) sums[r][v] = fma(weight, values[v], sums[r][v]);
+  }
+}
+
+// All columns of an input row, for a filter of any width.
+template <class S, int vectors, int first, int last>
+__attribute__((always_inline)) inline void field_row(FieldSums<S, vectors>& sums, const S* in, const Filter<S>& filter,
+                                                     const S* tap) {
+  const int64_t dilation = filter.dilation;
+  for (int kw = filter.kw, x = 0; x < kw; ++x)
+    field_column<S, vectors, first, last>(sums, in + x * dilation, tap + x, kw);
+}
+
+template <class S, int vectors>
+__attribute__((always_inline)) inline void field_any(FieldSums<S, vectors>& sums, Rows<const S> in,
+                                                     const Filter<S>& filter, int rows) {
+  for (int row = 0; row < rows + filter.kh - 1; ++row) {
+    const int first = std::max(0, row - filter.kh + 1), last = std::min(row, rows - 1);
+    const S* tap = filter.taps + (row - first) * filter.kw;
+    const S* from = in.at(row, 0);
+    // clang-format off
+    switch (first * field_rows + last) {
+      case 0: field_row<S, vectors, 0, 0>(sums, from, filter, tap); break;
+      case 1: field_row<S, vectors, 0, 1>(sums, from, filter, tap); break;
+      case 2: field_row<S, vectors, 0, 2>(sums, from, filter, tap); break;
+      case 3: field_row<S, vectors, 0, 3>(sums, from, filter, tap); break;
+      case 5: field_row<S, vectors, 1, 1>(sums, from, filter, tap); break;
+      case 6: field_row<S, vectors, 1, 2>(sums, from, filter, tap); break;
+      case 7: field_row<S, vectors, 1, 3>(sums, from, filter, tap); break;
+      case 10: field_row<S, vectors, 2, 2>(sums, from, filter, tap); break;
+      case 11: field_row<S, vectors, 2, 3>(sums, from, filter, tap); break;
+      case 15: field_row<S, vectors, 3, 3>(sums, from, filter, tap); break;
+    }
+    // clang-format on
+  }
+}
+
+template <class S, int vectors, int k, int dilation, int row, int... column>
+__attribute__((always_inline)) inline void fixed_row(FieldSums<S, vectors>& sums, Rows<const S> in, const S* taps,
+                                                     std::integer_sequence<int, column...>) {
+  constexpr int first = std::max(0, row - k + 1), last = std::min(row, field_rows - 1);
+  const S *from = in.at(row, 0), *tap = taps + (row - first) * k;
+  (field_column<S, vectors, first, last>(sums, from + column * dilation, tap + column, k), ...);
+}
+
+template <class S, int vectors, int k, int dilation, int... row>
+__attribute__((always_inline)) inline void field_fixed(FieldSums<S, vectors>& sums, Rows<const S> in, const S* taps,
+                                                       std::integer_sequence<int, row...>) {
+  (fixed_row<S, vectors, k, dilation, row>(sums, in, taps, std::make_integer_sequence<int, k>{}), ...);
+}
+
+// `rows` rows (all 4 where k is known) and `columns` columns of the output, at most so many vectors. k 0: any filter.
+template <class S, int vectors, int k, int dilation>
+__attribute__((noinline)) void field_tile(Rows<const S> in, const Filter<S>& filter, Rows<S> out, int rows,
+                                          int columns) {
+  FieldSums<S, vectors> sums;
+#pragma GCC unroll 4
+  for (int r = 0; r < field_rows; ++r) {
+#pragma GCC unroll 4
+    for (int v = 0; v < vectors; ++v) sums[r][v] = Vec<S>::fill(filter.bias);
+  }
+  if constexpr (k == 0) {
+    field_any<S, vectors>(sums, in, filter, rows);
+  } else {
+    field_fixed<S, vectors, k, dilation>(sums, in, filter.taps, std::make_integer_sequence<int, field_rows + k - 1>{});
+  }
+  constexpr int size = Vec<S>::size;
+#pragma GCC unroll 4
+  for (int r = 0; r < field_rows; ++r) {
+    if (r >= rows) break;
+#pragma GCC unroll 4
+    for (int v = 0; v < vectors; ++v) {
+      if ((v + 1) * size <= columns) {
+        sums[r][v].store(out.at(r, v * size));
+      } else {
+        sums[r][v].store(out.at(r, v * size), columns - v * size);
+      }
+    }
+  }
+}
+
+template <class S, int k, int dilation>
+void field_phase(Rows<const S> in, const Filter<S>& filter, Rows<S> out, int64_t rows, int64_t columns) {
+  const int64_t size = Vec<S>::size, vectors = (columns + size - 1) / size;
+  const int64_t tiles = (vectors + field_vectors - 1) / field_vectors;
+  for (int64_t row = 0; row < rows; row += field_rows) {
+    // The last rows lie over the ones before where there are fewer than a tile has.
+    const int64_t top = k != 0 ? std::min(row, rows - field_rows) : row;
+    const int many = static_cast<int>(std::min<int64_t>(field_rows, rows - top));
+    for (int64_t tile = 0; tile < tiles; ++tile) {
+      const int64_t begin = vectors * tile / tiles, end = vectors * (tile + 1) / tiles;
+      const Rows<const S> from{in.at(top, begin * size), in.step};
+      const Rows<S> to{out.at(top, begin * size), out.step};
+      const int wide = static_cast<int>(std::min(columns, end * size) - begin * size);
+      // clang-format off
+      switch (end - begin) {
+        case 1: field_tile<S, 1, k, dilation>(from, filter, to, many, wide); break;
+        case 2: field_tile<S, 2, k, dilation>(from, filter, to, many, wide); break;
+        case 3: field_tile<S, 3, k, dilation>(from, filter, to, many, wide); break;
+        default: field_tile<S, field_vectors, k, dilation>(from, filter, to, many, wide); break;
+      }
+      // clang-format on
+    }
+  }
+}
+
+// out[y, x] = bias + sum of taps[i, j] in[y + i dilation, x + j dilation]. Rows of `in` go on for a vector and the
+// filter's reach behind the last column; whatever numbers are there, none of them gets into `out`.
+template <class S>
+void convolve_rows(Rows<const S> in, const Filter<S>& filter, Rows<S> out, int64_t rows, int64_t columns) {
+  const int64_t d = filter.kh == 1 ? 1 : filter.dilation;
+  for (int64_t phase = 0; phase < std::min(d, rows); ++phase) {
+    const Rows<const S> from{in.at(phase, 0), in.step * d};
+    const Rows<S> to{out.at(phase, 0), out.step * d};
+    const int64_t count = (rows - phase + d - 1) / d;
+    const bool full = count >= field_rows && filter.kh == filter.kw;
+    if (full && filter.kh == 5 && filter.dilation == 1) {
+      field_phase<S, 5, 1>(from, filter, to, count, columns);
+    } else if (full && filter.kh == 7 && filter.dilation == 3) {
+      field_phase<S, 7, 3>(from, filter, to, count, columns);
+    } else {
+      field_phase<S, 0, 0>(from, filter, to, count, columns);
+    }
+  }
+}
+
+}  // namespace lightsr::attention

@@ -1,0 +1,146 @@
+"""The compiled kernels of large_kernel_attention: those for CUDA on the harness, those for the CPU at every SIMD level."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch import Tensor
+
+from lightsr_kernels.large_kernel_attention.reference import reference
+
+from cuda_on_cpu.harness import Harness, Result, why_not
+
+DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)  # in the order of csrc/common/types.h
+SOURCES = (
+    "csrc/large_kernel_attention/cuda.cu",
+    "csrc/depthwise_conv/cuda.cu",
+    "tests/cuda_on_cpu/entry_large_kernel_attention.cpp",
+)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A call by its sizes; `parts` names what it has of bias, out and residual."""
+
+    name: str
+    shape: tuple[int, int, int, int]
+    near: tuple[int, int] = (5, 5)
+    far: tuple[int, int] = (7, 7)
+    dilation: int = 3
+    parts: tuple[str, ...] = ("bias", "out", "residual")
+
+    def arguments(self, dtype: torch.dtype, whole: bool = False) -> list[Tensor | int | None]:
+        c = self.shape[1]
+
+        def make(*shape: int, scale: float = 1.0) -> Tensor:
+            values = torch.randint(-2, 3, shape) if whole else torch.randn(shape) * scale
+            return values.to(dtype)
+
+        def vector(wanted: bool = True) -> Tensor | None:
+            return make(c) if wanted and "bias" in self.parts else None
+
+        near, far = make(c, 1, *self.near, scale=0.3), make(c, 1, *self.far, scale=0.2)
+        out = "out" in self.parts
+        matrix = make(c, c, 1, 1, scale=c**-0.5) if out else None
+        residual = make(*self.shape) if "residual" in self.parts else None
+        mix = make(c, c, 1, 1, scale=c**-0.5)
+        x = make(*self.shape)
+        return [x, near, vector(), far, vector(), mix, vector(), self.dilation, matrix, vector(out), residual]
+
+
+# One pass: several tiles, edges, pictures by fours and one by one, all the ways a channel count fills its units.
+ONE_PASS = (
+    Case("odd-sizes", (2, 3, 9, 7)),
+    Case("17-channels", (1, 17, 11, 13), parts=("bias", "residual")),
+    Case("64-channels", (1, 64, 6, 40)),
+    Case("tiles", (1, 1, 64, 72), parts=("out",)),
+    Case("1x1-picture", (2, 5, 1, 1)),
+    Case("any-filter", (1, 2, 21, 24), (3, 5), (5, 3), 2, ()),
+    Case("any-filter-tiles", (1, 1, 50, 67), (1, 3), (3, 1), 4),
+    Case("k1", (1, 3, 5, 6), (1, 1), (1, 1), 10**12, ("residual",)),
+)
+# Too far a reach for one pass; too many channels for both matrices at once, then for one.
+OTHERS = (
+    Case("far-reach", (1, 2, 9, 10), (5, 5), (7, 7), 40),
+    Case("wide-filters", (1, 2, 6, 7), (31, 3), (3, 31), 1, ("out", "bias")),
+    Case("128-channels", (1, 128, 2, 9)),
+    Case("300-channels", (1, 300, 2, 4)),
+    Case("300-channels-gate-only", (1, 300, 1, 5), (3, 3), (3, 3), 1, ("residual",)),
+)
+
+
+@pytest.fixture(scope="module")
+def harness() -> Iterator[Harness]:
+    why = why_not()
+    if why is not None:
+        pytest.skip(why)
+    program = Harness(*SOURCES)
+    yield program
+    program.close()
+
+
+def run(harness: Harness, args: list[Tensor | int | None], last: bool, seed: int = 0) -> Tensor:
+    """The CUDA launcher's result; pictures go there and come back in the layout that `last` names."""
+    x, near, far, dilation = args[0], args[1], args[3], args[7]
+    assert isinstance(x, Tensor) and isinstance(near, Tensor) and isinstance(far, Tensor)
+
+    def laid(each: Tensor | int | None) -> Tensor | None:
+        assert not isinstance(each, int)
+        return each.permute(0, 2, 3, 1).contiguous() if each is not None and each.shape == x.shape and last else each
+
+    n, c, h, w = x.shape
+    shape = (n, h, w, c) if last else (n, c, h, w)
+    sizes = [n, c, h, w, *near.shape[2:], *far.shape[2:], dilation]
+    tensors = [laid(x), *args[1:7], *args[8:10], laid(args[10])]
+    [out] = harness.call(
+        "large_kernel_attention", DTYPES.index(x.dtype), int(last), *sizes, *tensors, Result(shape, x.dtype), seed=seed
+    )
+    return out.permute(0, 3, 1, 2) if last else out
+
+
+def double(args: list[Tensor | int | None]) -> list[Tensor | int | None]:
+    return [each.double() if isinstance(each, Tensor) else each for each in args]
+
+
+def check(harness: Harness, case: Case, dtype: torch.dtype, last: bool) -> None:
+    args = case.arguments(dtype)
+    exact, eager = reference(*double(args)), reference(*args)
+    error = (run(harness, args, last).double() - exact).abs().max()
+    allowed = 1.25 * (eager.double() - exact).abs().max()
+    if dtype in (torch.float32, torch.float64):  # where the order of a sum decides
+        allowed = torch.maximum(allowed, 20 * torch.finfo(dtype).eps * exact.abs().max())
+    assert error <= allowed
+
+
+@pytest.mark.parametrize("last", [False, True], ids=["nchw", "channels_last"])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("case", ONE_PASS, ids=lambda case: case.name)
+def test_cuda_equals_reference(harness: Harness, case: Case, dtype: torch.dtype, last: bool) -> None:
+    check(harness, case, dtype, last)
+
+
+@pytest.mark.parametrize("last", [False, True], ids=["nchw", "channels_last"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
+@pytest.mark.parametrize("case", OTHERS, ids=lambda case: case.name)
+def test_cuda_equals_reference_the_other_ways(harness: Harness, case: Case, dtype: torch.dtype, last: bool) -> None:
+    check(harness, case, dtype, last)
+
+
+@pytest.mark.parametrize("last", [False, True], ids=["nchw", "channels_last"])
+def test_cuda_is_exact_on_whole_numbers_in_any_order(harness: Harness, last: bool) -> None:
+    args = Case("", (1, 18, 7, 10)).arguments(torch.float32, whole=True)
+    wanted = reference(*double(args)).float()
+    for seed in range(3):
+        assert torch.equal(run(harness, args, last, seed), wanted)
+
+
+@pytest.mark.parametrize("last", [False, True], ids=["nchw", "channels_last"])
+def test_cuda_keeps_a_nan_within_its_reach(harness: Harness, last: bool) -> None:
+    args = Case("", (1, 3, 30, 31)).arguments(torch.float16)
+    x = args[0]
+    assert isinstance(x, Tensor)
+    x[0, 1, 14, 15] = float("nan")
+    assert torch.equal(run(harness, args, last).isnan(), reference(*double(args)).isnan())
