@@ -77,7 +77,7 @@ def harness() -> Iterator[Harness]:
     why = why_not()
     if why is not None:
         pytest.skip(why)
-    program = Harness(*SOURCES)
+    program = Harness(*SOURCES, flags=("-DLIGHTSR_DIRECT_ONLY",))
     yield program
     program.close()
 
@@ -109,10 +109,9 @@ def check(harness: Harness, case: Case, dtype: torch.dtype, last: bool) -> None:
     args = case.arguments(dtype)
     exact, eager = reference(*double(args)), reference(*args)
     error = (run(harness, args, last).double() - exact).abs().max()
-    allowed = 1.25 * (eager.double() - exact).abs().max()
-    if dtype in (torch.float32, torch.float64):  # where the order of a sum decides
-        allowed = torch.maximum(allowed, 20 * torch.finfo(dtype).eps * exact.abs().max())
-    assert error <= allowed
+    # Eager code may be lucky on a few numbers, and in the wide types the order of a sum decides.
+    least = torch.finfo(dtype).eps * exact.abs().max() * (20 if dtype in DTYPES[:2] else 1)
+    assert error <= torch.maximum(1.25 * (eager.double() - exact).abs().max(), least)
 
 
 @pytest.mark.parametrize("last", [False, True], ids=["nchw", "channels_last"])

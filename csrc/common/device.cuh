@@ -80,6 +80,32 @@ __device__ __forceinline__ void store_vector(T* to, const Vector<T, N>& value) {
   *reinterpret_cast<Vector<T, N>*>(to) = value;
 }
 
+// As many numbers as the array has, by 16 bytes, from and to an address that is a multiple of 16.
+template <int many, class T>
+__device__ __forceinline__ void load_run(T (&to)[many], const T* from) {
+  constexpr int by = 16 / sizeof(T);
+  static_assert(many % by == 0);
+#pragma unroll
+  for (int i = 0; i < many; i += by) {
+    const Vector<T, by> some = load_vector<by>(from + i);
+#pragma unroll
+    for (int j = 0; j < by; ++j) to[i + j] = some[j];
+  }
+}
+
+template <int many, class T>
+__device__ __forceinline__ void store_run(T* to, const T (&from)[many]) {
+  constexpr int by = 16 / sizeof(T);
+  static_assert(many % by == 0);
+#pragma unroll
+  for (int i = 0; i < many; i += by) {
+    Vector<T, by> some;
+#pragma unroll
+    for (int j = 0; j < by; ++j) some[j] = from[i + j];
+    store_vector(to + i, some);
+  }
+}
+
 template <class T>
 __host__ __device__ constexpr T smaller(T a, T b) {
   return b < a ? b : a;

@@ -50,26 +50,15 @@ __host__ __device__ inline DirectPlane direct_plane(const DepthwiseConv& call, c
 template <int taps, int tail, int weight_pitch, class S>
 __device__ __forceinline__ void direct_taps(S (&sums)[direct_rows][direct_columns], const S* row, const S* weights,
                                             int input_row, int kh) {
-  constexpr int skip = direct_skip(tail), wide = direct_window(taps, tail), by = 16 / sizeof(S);
-  constexpr int padded = round_up(taps, 4);
+  constexpr int skip = direct_skip(tail), wide = direct_window(taps, tail), padded = round_up(taps, 4);
   S window[wide];
-#pragma unroll
-  for (int i = 0; i < wide; i += by) {
-    const auto some = load_vector<by>(row + i);
-#pragma unroll
-    for (int j = 0; j < by; ++j) window[i + j] = some[j];
-  }
+  load_run(window, row);
 #pragma unroll
   for (int out_row = 0; out_row < direct_rows; ++out_row) {
     const int tap_row = input_row - out_row;
     if (tap_row >= 0 && tap_row < kh) {
       S tap[padded];
-#pragma unroll
-      for (int i = 0; i < padded; i += by) {
-        const auto some = load_vector<by>(weights - out_row * weight_pitch + i);
-#pragma unroll
-        for (int j = 0; j < by; ++j) tap[i + j] = some[j];
-      }
+      load_run(tap, weights - out_row * weight_pitch);
 #pragma unroll
       for (int j = 0; j < taps; ++j) {
 #pragma unroll
@@ -109,6 +98,50 @@ __device__ __forceinline__ void direct_finish(const DepthwiseConv& call, Sum<T> 
   }
 }
 
+// Who a thread is: for moving, the `own`-th of the slots and every `slot_step`-th after it, one of `walkers`; for the
+// sums, in `slot` the thread of 5 rows and 8 columns at (row, column), the latter the `group` of a column phase.
+struct DirectThread {
+  int own, slot_step, walker, walkers;
+  int slot, row, column, phase, group;
+
+  __device__ explicit DirectThread(const DirectPlan& plan) {
+    const int thread = static_cast<int>(threadIdx.x);
+    // In channels_last neighbouring threads move neighbouring channels; else all move one plane after another.
+    walker = plan.by_slots.split(thread, own);
+    slot_step = static_cast<int>(plan.by_slots.by());
+    walkers = static_cast<int>(blockDim.x) / slot_step;
+    int lane;
+    slot = plan.by_lanes.split(thread, lane);
+    row = plan.by_across.split(lane, column);
+    const int across = static_cast<int>(plan.by_across.by());
+    if (across % 4 == 0 && (row | 1) < plan.thread_rows) {  // four lanes across, two down, and so on, for the banks
+      row &= ~1;
+      const int within = lane - row * across;
+      column = within / 8 * 4 + within % 4;
+      row += within / 4 % 2;
+    }
+    phase = plan.by_groups.split(column, group);
+  }
+};
+
+template <class T>
+__device__ __forceinline__ void direct_load(Sum<T>* tiles, const DepthwiseConv& call, const DirectPlan& plan,
+                                            const DirectThread& me, int slot_block, const Corner& corner) {
+  for (int slot = me.own; slot < plan.slots; slot += me.slot_step) {
+    const DirectPlane plane = direct_plane(call, plan, slot_block, slot);
+    if (plane.channel < 0) break;
+    const Corner first = {corner.v - call.kh / 2, corner.u - plan.margin, plane.row_phase, corner.column_phase};
+    const Reach reach(plan.lattice, first);
+    const T* from = static_cast<const T*>(call.x) + plane.offset;
+    Sum<T>* tile = tiles + slot * plan.plane_pitch;
+    if (plan.fours_in) {
+      load_fours(tile, plan.tile, from, reach, me.walker, me.walkers);
+    } else {
+      load_pixels(tile, plan.tile, from, reach, me.walker, me.walkers);
+    }
+  }
+}
+
 template <class T>
 __device__ __forceinline__ void direct_weights(Sum<T>* weights, const DepthwiseConv& call, const DirectPlan& plan,
                                                int slot_block, int kw) {
@@ -124,6 +157,63 @@ __device__ __forceinline__ void direct_weights(Sum<T>* weights, const DepthwiseC
   }
 }
 
+template <class T>
+__device__ __forceinline__ Sum<T> direct_bias(const DepthwiseConv& call, int64_t channel) {
+  return call.bias != nullptr ? to_sum(static_cast<const T*>(call.bias)[channel]) : Sum<T>(0);
+}
+
+// The results straight from the registers, with nothing but a bias to be added.
+template <class T>
+__device__ __forceinline__ void direct_store(const Sum<T> (&sums)[direct_rows][direct_columns],
+                                             const DepthwiseConv& call, const DirectPlan& plan,
+                                             const DirectPlane& plane, const Corner& corner) {
+  const Sum<T> bias = direct_bias<T>(call, plane.channel);
+  const Reach reach(plan.lattice, corner);
+#pragma unroll
+  for (int row = 0; row < direct_rows; ++row) {
+#pragma unroll
+    for (int x = 0; x < direct_columns; x += 4) {
+      if (!reach.inside(row, x, 0)) continue;
+      T four[4];
+#pragma unroll
+      for (int i = 0; i < 4; ++i) four[i] = from_sum<T>(sums[row][x + i] + bias);
+      store_four(static_cast<T*>(call.out) + plane.offset + reach.place(row, x, 0), four);
+    }
+  }
+}
+
+// The results that the block has put where its tiles were.
+template <class T>
+__device__ __forceinline__ void direct_finish_tiles(const Sum<T>* tiles, const DepthwiseConv& call,
+                                                    const DirectPlan& plan, const DirectThread& me, int slot_block,
+                                                    Corner corner) {
+  const int rows = plan.thread_rows * direct_rows, columns = plan.groups * direct_columns;
+  for (int slot = me.own; slot < plan.slots; slot += me.slot_step) {
+    const DirectPlane plane = direct_plane(call, plan, slot_block, slot);
+    if (plane.channel < 0) break;
+    const Sum<T> bias = direct_bias<T>(call, plane.channel);
+    const Sum<T>* results = tiles + slot * plan.plane_pitch;
+    corner.row_phase = plane.row_phase;
+    const Reach reach(plan.lattice, corner);
+    if (plan.fours_out) {
+#pragma unroll 1
+      for (Walk at(rows, columns / 4, 1, me.walker, me.walkers); at.inside(); at.next()) {
+        if (!reach.inside(at.row, 4 * at.u, 0)) continue;
+        Sum<T> four[4];
+        load_run(four, results + at.row * plan.tile.pitch + 4 * at.u);
+        direct_finish<T>(call, four, bias, plane.offset + reach.place(at.row, 4 * at.u, 0));
+      }
+    } else {
+#pragma unroll 1
+      for (Walk at(rows, columns, plan.tile.phases, me.walker, me.walkers); at.inside(); at.next()) {
+        if (!reach.inside(at.row, at.u, at.phase)) continue;
+        Sum<T> one[1] = {results[at.row * plan.tile.pitch + at.phase * plan.tile.phase_pitch + at.u]};
+        direct_finish<T>(call, one, bias, plane.offset + reach.place(at.row, at.u, at.phase));
+      }
+    }
+  }
+}
+
 // tail: kw mod 8. chunks: kw / 8, or -1 to take the plan's.
 template <class T, int chunks, int tail>
 __global__ void __launch_bounds__(256, sizeof(Sum<T>) < 8 ? 2 : 1)
@@ -131,61 +221,29 @@ __global__ void __launch_bounds__(256, sizeof(Sum<T>) < 8 ? 2 : 1)
   using S = Sum<T>;
   S* const tiles = shared_memory<S>();
   S* const weights = tiles + plan.slots * plan.plane_pitch;
-  const int thread = static_cast<int>(threadIdx.x), threads = static_cast<int>(blockDim.x);
-
-  int slot_block = 0, row_tile, phase_block, column_tile;
+  int slot_block, row_tile, phase_block, column_tile;
   int rest = plan.by_slot_blocks.split(static_cast<int>(blockIdx.x), slot_block);
   rest = plan.by_column_tiles.split(rest, column_tile);
   rest = plan.by_phase_blocks.split(rest, phase_block);
   rest = plan.by_row_tiles.split(rest, row_tile);
   if (!call.channels_last) slot_block = rest;
-  Corner corner;
-  corner.v = int64_t(row_tile) * (plan.thread_rows * direct_rows);
-  corner.u = int64_t(column_tile) * (plan.groups * direct_columns);
-  corner.column_phase = int64_t(phase_block) * plan.tile.phases;
-  // In channels_last neighbouring threads move neighbouring channels; else all move one plane after another.
-  int own;
-  const int walker = plan.by_slots.split(thread, own);
-  const int slot_step = static_cast<int>(plan.by_slots.by()), walkers = threads / slot_step;
-
-  for (int slot = own; slot < plan.slots; slot += slot_step) {
-    const DirectPlane plane = direct_plane(call, plan, slot_block, slot);
-    if (plane.channel < 0) break;
-    const Corner first = {corner.v - call.kh / 2, corner.u - plan.margin, plane.row_phase, corner.column_phase};
-    const T* from = static_cast<const T*>(call.x) + plane.offset;
-    S* tile = tiles + slot * plan.plane_pitch;
-    const Reach reach(plan.lattice, first);
-    if (plan.fours_in) {
-      load_fours(tile, plan.tile, from, reach, walker, walkers);
-    } else {
-      load_pixels(tile, plan.tile, from, reach, walker, walkers);
-    }
-  }
+  const Corner corner = {int64_t(row_tile) * (plan.thread_rows * direct_rows),
+                         int64_t(column_tile) * (plan.groups * direct_columns), 0,
+                         int64_t(phase_block) * plan.tile.phases};
+  const DirectThread me(plan);
+  direct_load<T>(tiles, call, plan, me, slot_block, corner);
   copy_commit();
   direct_weights<T>(weights, call, plan, slot_block, chunks >= 0 ? 8 * chunks + tail : call.kw);
   copy_wait<0>();
   sync_threads();
 
-  // Four lanes across, two down, and so on: see the banks above.
-  const int across = static_cast<int>(plan.by_across.by());
-  int lane, column;
-  const int slot = plan.by_lanes.split(thread, lane);
-  int row = plan.by_across.split(lane, column);
-  if (across % 4 == 0 && (row | 1) < plan.thread_rows) {
-    row &= ~1;
-    const int within = lane - row * across;
-    column = within / 8 * 4 + within % 4;
-    row += within / 4 % 2;
-  }
-  int group;
-  const int phase = plan.by_groups.split(column, group);
-  const DirectPlane plane = direct_plane(call, plan, slot_block, slot < plan.slots ? slot : 0);
-  const bool busy = slot < plan.slots && plane.channel >= 0;
-  const int place = row * direct_rows * plan.tile.pitch + phase * plan.tile.phase_pitch + group * direct_columns;
+  const DirectPlane plane = direct_plane(call, plan, slot_block, me.slot < plan.slots ? me.slot : 0);
+  const bool busy = me.slot < plan.slots && plane.channel >= 0;
+  S* const place = tiles + me.slot * plan.plane_pitch + me.row * direct_rows * plan.tile.pitch +
+                   me.phase * plan.tile.phase_pitch + me.group * direct_columns;
   S sums[direct_rows][direct_columns] = {};
   if (busy) {
-    const S* input = tiles + slot * plan.plane_pitch + place;
-    const S* taps = weights + slot * plan.weight_rows * plan.weight_pitch;
+    const S *input = place, *taps = weights + me.slot * plan.weight_rows * plan.weight_pitch;
     const int many = chunks >= 0 ? chunks : plan.chunks;
     constexpr int pitch = direct_weight_pitch(chunks, tail);
 #pragma unroll 1
@@ -204,63 +262,18 @@ __global__ void __launch_bounds__(256, sizeof(Sum<T>) < 8 ? 2 : 1)
     }
   }
 
-  const auto bias_of = [&call](int64_t channel) {
-    return call.bias != nullptr ? to_sum(static_cast<const T*>(call.bias)[channel]) : S(0);
-  };
   if (plan.from_registers) {
-    if (!busy) return;
-    const S bias = bias_of(plane.channel);
-    const Corner mine = {corner.v + row * direct_rows, corner.u + column * direct_columns, plane.row_phase, 0};
-    const Reach reach(plan.lattice, mine);
-#pragma unroll
-    for (int out_row = 0; out_row < direct_rows; ++out_row) {
-#pragma unroll
-      for (int x = 0; x < direct_columns; x += 4) {
-        if (!reach.inside(out_row, x, 0)) continue;
-        T four[4];
-#pragma unroll
-        for (int i = 0; i < 4; ++i) four[i] = from_sum<T>(sums[out_row][x + i] + bias);
-        store_four(static_cast<T*>(call.out) + plane.offset + reach.place(out_row, x, 0), four);
-      }
-    }
+    const Corner mine = {corner.v + me.row * direct_rows, corner.u + me.column * direct_columns, plane.row_phase, 0};
+    if (busy) direct_store<T>(sums, call, plan, plane, mine);
     return;
   }
   sync_threads();
   if (busy) {
 #pragma unroll
-    for (int out_row = 0; out_row < direct_rows; ++out_row) {
-      S* to = tiles + slot * plan.plane_pitch + place + out_row * plan.tile.pitch;
-#pragma unroll
-      for (int x = 0; x < direct_columns; ++x) to[x] = sums[out_row][x];
-    }
+    for (int row = 0; row < direct_rows; ++row) store_run(place + row * plan.tile.pitch, sums[row]);
   }
   sync_threads();
-  const int rows = plan.thread_rows * direct_rows, columns = plan.groups * direct_columns;
-  for (int from = own; from < plan.slots; from += slot_step) {
-    const DirectPlane each = direct_plane(call, plan, slot_block, from);
-    if (each.channel < 0) break;
-    const S bias = bias_of(each.channel);
-    const S* results = tiles + from * plan.plane_pitch;
-    corner.row_phase = each.row_phase;
-    const Reach reach(plan.lattice, corner);
-    if (plan.fours_out) {
-#pragma unroll 1
-      for (Walk at(rows, columns / 4, 1, walker, walkers); at.inside(); at.next()) {
-        if (!reach.inside(at.row, 4 * at.u, 0)) continue;
-        S four[4];
-#pragma unroll
-        for (int i = 0; i < 4; ++i) four[i] = results[at.row * plan.tile.pitch + 4 * at.u + i];
-        direct_finish<T>(call, four, bias, each.offset + reach.place(at.row, 4 * at.u, 0));
-      }
-    } else {
-#pragma unroll 1
-      for (Walk at(rows, columns, plan.tile.phases, walker, walkers); at.inside(); at.next()) {
-        if (!reach.inside(at.row, at.u, at.phase)) continue;
-        S one[1] = {results[at.row * plan.tile.pitch + at.phase * plan.tile.phase_pitch + at.u]};
-        direct_finish<T>(call, one, bias, each.offset + reach.place(at.row, at.u, at.phase));
-      }
-    }
-  }
+  direct_finish_tiles<T>(tiles, call, plan, me, slot_block, corner);
 }
 
 template <class T, int chunks>

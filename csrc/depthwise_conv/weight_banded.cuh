@@ -37,11 +37,13 @@ struct WeightBanded {
   int tiles_y, tiles_x;         // of a lattice
   int input_pitch, copy_bytes;  // of a row of input, of one of the two copies of a row of grad
   int input_bytes, grad_bytes;  // of a plane
+  int buffers, buffer_bytes;    // 2: the next tile comes while this one is multiplied
   int64_t units;                // (image, phase, tile) triples
   int split;                    // into so many parts
 };
 
 constexpr int weight_banded_threads = 256;  // at most
+constexpr int weight_banded_blocks = 2;     // on a multiprocessor
 // One (image, phase, tile).
 struct WeightBandedUnit {
   BandPlanes planes;
@@ -51,7 +53,7 @@ struct WeightBandedUnit {
 };
 
 __device__ __forceinline__ WeightBandedUnit weight_banded_unit(const WeightBanded& call, int channel_group,
-                                                               int64_t unit, int left) {
+                                                               int64_t unit, int left, int start) {
   const int tiles = call.tiles_y * call.tiles_x;
   const int64_t image_and_phase = unit / tiles;
   const unsigned tile = static_cast<unsigned>(unit - image_and_phase * tiles), wide = call.tiles_x;
@@ -63,14 +65,14 @@ __device__ __forceinline__ WeightBandedUnit weight_banded_unit(const WeightBande
   place.column = static_cast<int>(tile % wide) * call.tile_columns;
   place.input.first_plane = place.grad.first_plane = 0;
   place.input.tile_planes = place.grad.tile_planes = call.picture.block_planes;
-  place.input.start = 0;
+  place.input.start = start;
   place.input.pitch = call.input_pitch;
   place.input.plane_bytes = call.input_bytes;
   place.input.first_row = place.row - call.kh / 2;
   place.input.first_column = place.column;
   place.input.tile_rows = call.tile_rows + call.kh - 1;
   place.input.tile_columns = call.tile_columns;
-  place.grad.start = call.picture.block_planes * call.input_bytes;
+  place.grad.start = start + call.picture.block_planes * call.input_bytes;
   place.grad.pitch = 2 * call.copy_bytes;
   place.grad.plane_bytes = call.grad_bytes;
   place.grad.first_row = place.row;
@@ -78,6 +80,13 @@ __device__ __forceinline__ WeightBandedUnit weight_banded_unit(const WeightBande
   place.grad.tile_rows = call.tile_rows;
   place.grad.tile_columns = call.tile_columns + left + weight_banded_right(call.kw);
   return place;
+}
+
+__device__ __forceinline__ void weight_banded_load(const WeightBanded& call, int channel_group, int64_t unit, int left,
+                                                   int start) {
+  const WeightBandedUnit place = weight_banded_unit(call, channel_group, unit, left, start);
+  load_band_tile<8>(place.input, call.x + place.origin, place.planes, call.move_x);
+  load_band_tile<8>(place.grad, call.grad + place.origin, place.planes, call.move_grad);
 }
 
 // The second copy of every row of grad, one number to the left.
@@ -95,26 +104,33 @@ __device__ __forceinline__ void copy_moved_grad(unsigned char* grad, int rows, i
 }
 
 template <class T, class Form>
-__global__ __launch_bounds__(weight_banded_threads, Form::blocks) void weight_banded_kernel(const WeightBanded call) {
+__global__ __launch_bounds__(weight_banded_threads,
+                             weight_banded_blocks) void weight_banded_kernel(const WeightBanded call) {
   const int warp = static_cast<int>(threadIdx.x) / warp_size, lane = static_cast<int>(threadIdx.x) % warp_size;
   const int plane = warp / call.plane_warps, plane_warp = warp - plane * call.plane_warps;
   const int channel_group = static_cast<int>(blockIdx.x / call.split);
   const int part = static_cast<int>(blockIdx.x) - channel_group * call.split;
   const int left = weight_banded_left(Form::j_blocks, call.kw);
-  unsigned char* inputs = shared_memory<unsigned char>();
-  const int inputs_bytes = call.picture.block_planes * call.input_bytes;
-  unsigned char* grads = inputs + inputs_bytes;
-  const unsigned char* own_grad = grads + plane * call.grad_bytes;
 
   WeightBandedSums<Form> sums = {};
   float bias = 0.0f;
-  const int64_t end = call.units * (part + 1) / call.split;
-  for (int64_t unit = call.units * part / call.split; unit < end; ++unit) {
-    const WeightBandedUnit place = weight_banded_unit(call, channel_group, unit, left);
-    load_band_tile<4>(place.input, call.x + place.origin, place.planes, call.move_x);
-    load_band_tile<4>(place.grad, call.grad + place.origin, place.planes, call.move_grad);
-    copy_wait<0>();
+  const int64_t first = call.units * part / call.split, end = call.units * (part + 1) / call.split;
+  int next_buffer = 0;
+  weight_banded_load(call, channel_group, first, left, next_buffer);
+  for (int64_t unit = first; unit < end; ++unit) {
+    const int buffer = next_buffer;
+    if (call.buffers > 1 && unit + 1 < end) {
+      next_buffer = call.buffer_bytes - buffer;
+      weight_banded_load(call, channel_group, unit + 1, left, next_buffer);
+      copy_wait<2>();  // the groups of the next tile
+    } else {
+      copy_wait<0>();
+    }
     sync_threads();
+    const WeightBandedUnit place = weight_banded_unit(call, channel_group, unit, left, buffer);
+    unsigned char* inputs = shared_memory<unsigned char>() + buffer;
+    unsigned char* grads = inputs + call.picture.block_planes * call.input_bytes;
+    const unsigned char* own_grad = grads + plane * call.grad_bytes;
     copy_moved_grad(grads, call.picture.block_planes * call.tile_rows, call.copy_bytes);
     sync_threads();
     const int rows = smaller(call.tile_rows, place.planes.rows - place.row), steps = ceil_div(rows, 8);
@@ -136,6 +152,7 @@ __global__ __launch_bounds__(weight_banded_threads, Form::blocks) void weight_ba
       for (int column = lane; column < columns; column += warp_size) bias += to_sum(numbers[column]);
     }
     sync_threads();
+    if (call.buffers == 1 && unit + 1 < end) weight_banded_load(call, channel_group, unit + 1, left, 0);
   }
 
   // Now shared memory holds each warp's sums, taps first.
@@ -167,8 +184,8 @@ struct WeightBandedShape {
 };
 
 // The number of parts that leaves the multiprocessors of an H200 idle least, each part counted two tiles longer.
-inline int weight_banded_split(int64_t channel_groups, int64_t units, int64_t shared_bytes, int blocks) {
-  const int64_t slots = 132 * smaller(int64_t{blocks}, 227 * 1024 / (shared_bytes + 1024));
+inline int weight_banded_split(int64_t channel_groups, int64_t units, int64_t shared_bytes) {
+  const int64_t slots = 132 * smaller(int64_t{weight_banded_blocks}, 227 * 1024 / (shared_bytes + 1024));
   const int64_t most = smaller(units, larger(int64_t{4}, 2 * slots / channel_groups));
   int64_t best = 1, least = INT64_MAX;
   for (int64_t split = 1; split <= most; ++split) {
@@ -211,9 +228,12 @@ WeightBandedShape weight_banded_shape(const DepthwiseConvWeight& given) {
   call.units = to.n * call.picture.phases() * call.tiles_y * call.tiles_x;
   shape.threads = planes * call.plane_warps * warp_size;
   const int64_t tiles = static_cast<int64_t>(planes) * (call.input_bytes + call.grad_bytes);
-  shape.shared_bytes = larger(tiles, int64_t{4} * shape.threads / warp_size * (to.kh * to.kw + 1));
+  // Copies that go through registers cannot run beside the products.
+  call.buffers = to.channels_last || to.dw > 1 ? 1 : 2;
+  call.buffer_bytes = static_cast<int>(tiles);
+  shape.shared_bytes = larger(call.buffers * tiles, int64_t{4} * shape.threads / warp_size * (to.kh * to.kw + 1));
   shape.channel_groups = call.picture.channel_groups();
-  call.split = weight_banded_split(shape.channel_groups, call.units, shape.shared_bytes, Form::blocks);
+  call.split = weight_banded_split(shape.channel_groups, call.units, shape.shared_bytes);
   return shape;
 }
 

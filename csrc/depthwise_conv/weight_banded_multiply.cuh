@@ -16,18 +16,18 @@ namespace lightsr {
 constexpr int weight_banded_chunk = 32;  // columns a warp works on at once
 
 // For filters of up to 8 j_blocks columns and 8 row_blocks - rows + 1 rows. `steps` of 8 rows are one warp's turn, so
-// that there are turns for all warps; `blocks` run on a multiprocessor at once.
-template <int j_blocks_, int rows_, int row_blocks_, int steps_, int blocks_>
+// that there are turns for all warps.
+template <int j_blocks_, int rows_, int row_blocks_, int steps_>
 struct WeightBandedForm {
-  static constexpr int j_blocks = j_blocks_, rows = rows_, row_blocks = row_blocks_, steps = steps_, blocks = blocks_;
+  static constexpr int j_blocks = j_blocks_, rows = rows_, row_blocks = row_blocks_, steps = steps_;
   static constexpr int pairs = rows * j_blocks / 2;  // of blocks of A
 };
 
-using WeightBanded7 = WeightBandedForm<1, 8, 2, 1, 3>;  // by the largest square filter
-using WeightBanded13 = WeightBandedForm<2, 4, 2, 2, 3>;
-using WeightBanded15 = WeightBandedForm<2, 2, 2, 4, 3>;
-using WeightBanded23 = WeightBandedForm<3, 2, 3, 4, 2>;
-using WeightBanded31 = WeightBandedForm<4, 1, 4, 4, 2>;
+using WeightBanded7 = WeightBandedForm<1, 8, 2, 1>;  // by the largest square filter
+using WeightBanded13 = WeightBandedForm<2, 4, 2, 2>;
+using WeightBanded15 = WeightBandedForm<2, 2, 2, 4>;
+using WeightBanded23 = WeightBandedForm<3, 2, 3, 4>;
+using WeightBanded31 = WeightBandedForm<4, 1, 4, 4>;
 
 // Block 2 p (+ 1) of A is block s % j_blocks of row s / j_blocks, s = 2 p (+ 1).
 template <class Form>

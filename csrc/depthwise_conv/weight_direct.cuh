@@ -20,17 +20,6 @@
 
 namespace lightsr {
 
-template <int many, class S>
-__device__ __forceinline__ void weight_load(S (&to)[many], const S* from) {
-  constexpr int by = 16 / sizeof(S);
-#pragma unroll
-  for (int i = 0; i < many; i += by) {
-    const auto some = load_vector<by>(from + i);
-#pragma unroll
-    for (int j = 0; j < by; ++j) to[i + j] = some[j];
-  }
-}
-
 // One row of x against one row of grad, for one of the share's tap rows.
 template <class Shape, class S>
 __device__ __forceinline__ void weight_row(S (&sums)[Shape::columns], const S (&grad)[direct_columns],
@@ -55,9 +44,9 @@ __device__ __forceinline__ void weight_strip_ring(S (&sums)[Shape::rows][Shape::
     for (int newest = 0; newest < rows; ++newest, x_row += plan.x.pitch, grad_row += plan.grad.pitch) {
       const int row = first + newest;
       if (row >= plan.strip_rows + rows - 1) break;
-      if (row < plan.strip_rows) weight_load(grad[newest], grad_row);
+      if (row < plan.strip_rows) load_run(grad[newest], grad_row);
       S window[Shape::window];
-      weight_load(window, x_row);
+      load_run(window, x_row);
 #pragma unroll
       for (int i = 0; i < rows; ++i) {
         if (row < i || row - i >= plan.strip_rows) continue;
@@ -74,12 +63,12 @@ __device__ __forceinline__ void weight_strip(S (&sums)[Shape::rows][Shape::colum
 #pragma unroll 1
   for (int row = 0; row < plan.strip_rows + Shape::rows - 1; ++row) {
     S window[Shape::window];
-    weight_load(window, x_row);
+    load_run(window, x_row);
 #pragma unroll
     for (int i = 0; i < Shape::rows; ++i) {
       if (row < i || row - i >= plan.strip_rows) continue;
       S grad[direct_columns];
-      weight_load(grad, grad_row - i * plan.grad.pitch);
+      load_run(grad, grad_row - i * plan.grad.pitch);
       weight_row<Shape>(sums[i], grad, window);
     }
     x_row += plan.x.pitch;
@@ -165,7 +154,7 @@ __global__ void __launch_bounds__(256, Shape::blocks(sizeof(Sum<T>)))
 #pragma unroll 1
       for (int row = 0; row < plan.strip_rows; ++row) {
         S some[direct_columns];
-        weight_load(some, grad + row * plan.grad.pitch);
+        load_run(some, grad + row * plan.grad.pitch);
 #pragma unroll
         for (int u = 0; u < direct_columns; ++u) bias += some[u];
       }

@@ -2,7 +2,9 @@
 //
 // Two passes of the depthwise convolution make t, what lies between them in the workspace too, where one pass does not
 // pay: in channels_last, where the channels of a pixel would have to share a block's memory and leave tiles so small
-// that the halo is most of them, and where filters or dilation reach so far that it is so in NCHW.
+// that the halo is most of them; where filters or dilation reach so far that it is so in NCHW; and for 16-bit types
+// beyond about a million numbers, which the tensor cores of those passes bring through at the speed of memory (27 us
+// for (1, 64, 360, 640) on an H200 by the floors), where one pass waits for the FMA units (42 us).
 #include "../depthwise_conv/arguments.h"
 #include "arguments.h"
 #include "field_any.cuh"
@@ -24,7 +26,8 @@ template <class T>
 struct Plans {
   explicit Plans(const LargeKernelAttention& call) : field(field_plan<T>(call)), mix(mix_plan<T>(call)) {
     picture = round_up<int64_t>(call.n * call.c * call.h * call.w * static_cast<int64_t>(sizeof(T)), 256);
-    one_pass = !call.channels_last && field.shared_bytes != 0;
+    const bool large = sizeof(T) == 2 && picture > 2 << 20;
+    one_pass = !call.channels_last && field.shared_bytes != 0 && !large;
     whole = mix.shared_bytes != 0;
     // t, and after it what lies between the depthwise convolutions, then y.
     workspace = picture * (one_pass && (whole || call.out_weight == nullptr) ? 1 : 2);
