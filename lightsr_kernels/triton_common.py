@@ -1,4 +1,4 @@
-"""What the Triton kernels of every op share: activations, index widths, launches.
+"""What the Triton kernels of every op share: dtypes, index widths, launches.
 
 With TRITON_INTERPRET=1, set before triton is imported, the same kernels run on CPU tensors, slowly.
 """
@@ -18,22 +18,6 @@ NARROW = 2**31 - 2**26
 MOST_PROGRAMS = 2**31 - 1  # in one launch
 
 
-@triton.jit
-def activated(value, ACTIVATION: tl.constexpr, SLOPE: tl.constexpr):
-    """An activation by name, of float32 or float64; like PyTorch's for infinities and NaN."""
-    if ACTIVATION == "relu":
-        value = tl.where(value < 0, 0.0, value)
-    elif ACTIVATION == "leaky_relu":
-        value = tl.where(value > 0, value, value * SLOPE)
-    elif ACTIVATION == "gelu":
-        value = 0.5 * value * (1.0 + tl.erf(value * 0.7071067811865476))
-    elif ACTIVATION == "silu":
-        value = value / (1.0 + tl.exp(-value))
-    elif ACTIVATION == "sigmoid":
-        value = 1.0 / (1.0 + tl.exp(-value))
-    return value
-
-
 def accumulator(dtype: torch.dtype) -> tl.dtype:
     """What sums are kept in: float64 for float64, float32 for everything else."""
     return tl.float64 if dtype == torch.float64 else tl.float32
@@ -46,7 +30,7 @@ def factor(dtype: torch.dtype) -> tl.dtype:
 
 
 def stored(dtype: torch.dtype) -> torch.dtype:
-    """What kernels write their results in: their dtype, but the interpreter cuts bfloat16 off instead of rounding it."""
+    """What kernels write results in: the dtype itself, but the interpreter cuts bfloat16 off instead of rounding it."""
     return torch.float32 if triton.knobs.runtime.interpret and dtype == torch.bfloat16 else dtype
 
 

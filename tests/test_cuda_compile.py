@@ -46,7 +46,10 @@ def test_the_table_shows_spills(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compilers, "nvcc", lambda: "nvcc")
     monkeypatch.setattr(compilers, "version", lambda program: "13.0")
     kernels = {"sm_80": [Kernel("one", 80, 8, 0, 0)], "sm_90a": [Kernel("one", 90, 0, 0, 0)]}
-    assert "| `one` | 80, 8 bytes spilled | 90 |" in cuda_kernels.table({"op": kernels})
+    launched = [cuda_kernels.Launched("a case", "void lightsr::one(int)", 10, 128, 50000)]
+    page = cuda_kernels.table({"op": kernels}, launched)
+    assert "| a case | `one` | 10 | 128 | 50000 | 4 |" in page  # 90 registers would do for 5
+    assert "| `one` | 80, 8 bytes spilled | 90 |" in page
 
 
 @pytest.mark.skipif(nvcc_is_missing(), reason="no nvcc")

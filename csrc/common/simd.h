@@ -23,7 +23,8 @@ struct BFloat16 {
 }  // namespace lightsr
 
 // Each of these defines, in namespace lightsr::level: name, bytes and registers (how many there are), and on vectors F
-// of floats and D of doubles: fma, load_part, store_part, widen and narrow.
+// of floats and D of doubles: fma, load_part, store_part, widen and narrow; and `pairs`, whether it has vectors of
+// Pair.
 #if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512VL__) && defined(__AVX512DQ__)
 #include "simd_avx512.h"
 #elif defined(__AVX2__) && defined(__FMA__) && defined(__F16C__)
@@ -107,6 +108,40 @@ template <class T>
 inline void add_product(Vec<T>& sum, Vec<T> a, Vec<T> b) {
   level::add_product(sum.v, a.v, b.v);
 }
+
+// Two neighbouring factors in bfloat16. Products with another pair are summed in float32, both at once, where the
+// machine can do that (level::pairs).
+struct Pair {
+  BFloat16 first, second;
+};
+
+#ifdef __AVX512BF16__
+template <>
+struct Vec<Pair> {
+  static constexpr int size = level::bytes / sizeof(Pair);
+  level::P v;
+
+  static Vec load(const Pair* from) {
+    Vec to;
+    std::memcpy(&to.v, from, sizeof to.v);
+    return to;
+  }
+  static Vec fill(Pair value) {
+    int32_t bits;
+    std::memcpy(&bits, &value, sizeof bits);
+    return {_mm512_set1_epi32(bits)};
+  }
+  Vec kept() const {
+    level::P same = v;
+    level::keep(same);
+    return {same};
+  }
+};
+
+inline void add_product(Vec<float>& sum, Vec<Pair> a, Vec<Pair> b) {
+  level::add_product(sum.v, a.v, b.v);
+}
+#endif
 
 // a where the condition holds, b elsewhere.
 template <class T>

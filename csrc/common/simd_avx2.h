@@ -7,6 +7,7 @@ namespace lightsr::level {
 
 constexpr const char* name = "AVX2";
 constexpr int bytes = 32;
+constexpr bool pairs = false;
 constexpr int registers = 16;
 using F = __m256;
 using D = __m256d;

@@ -104,4 +104,29 @@ inline void narrow(BFloat16* to, F v, int count) {
   _mm256_mask_storeu_epi16(to, lanes16(count), to_bfloat16(v));
 }
 
+// Pairs of bfloat16, one pair a lane, and sums of both products in float32.
+#ifdef __AVX512BF16__
+constexpr bool pairs = true;
+using P = __m512i;
+
+inline void keep(P& v) {
+  asm("" : "+v"(v));
+}
+inline void add_product(F& sum, P a, P b) {
+  asm("vdpbf16ps %2, %1, %0" : "+v"(sum) : "v"(a), "v"(b));
+}
+inline P pair(__m256i first, __m256i second) {
+  return _mm512_or_si512(_mm512_cvtepu16_epi32(first), _mm512_slli_epi32(_mm512_cvtepu16_epi32(second), 16));
+}
+// Of the 16 numbers from place `at` on those that a row of `width` has; 0 for the others, which are not read.
+inline __m256i window(const BFloat16* row, int64_t at, int64_t width) {
+  if (at >= 0 && at + 16 <= width) return load16(row + at);
+  if (at <= -16 || at >= width) return _mm256_setzero_si256();
+  int skip = at < 0 ? int(-at) : 0, end = width - at < 16 ? int(width - at) : 16;
+  return _mm256_maskz_loadu_epi16(__mmask16(lanes16(end) & ~lanes16(skip)), row + at);
+}
+#else
+constexpr bool pairs = false;
+#endif
+
 }  // namespace lightsr::level

@@ -7,6 +7,7 @@ namespace lightsr::level {
 
 constexpr const char* name = "NEON";
 constexpr int bytes = 16;
+constexpr bool pairs = false;
 constexpr int registers = 32;
 using F = float32x4_t;
 using D = float64x2_t;

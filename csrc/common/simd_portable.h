@@ -5,6 +5,7 @@ namespace lightsr::level {
 
 constexpr const char* name = "portable";
 constexpr int bytes = 16;
+constexpr bool pairs = false;
 constexpr int registers = 16;
 typedef float F __attribute__((vector_size(16)));
 typedef double D __attribute__((vector_size(16)));

@@ -90,7 +90,7 @@ inline bool layout_of(const Tensor& x) {
 #ifdef LIGHTSR_CUDA
 inline void* current_stream(const Tensor& x) {
   void* stream = nullptr;
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(x.get_device(), &stream));
+  STD_TORCH_CHECK(aoti_torch_get_current_cuda_stream(x.get_device(), &stream) == 0, "torch has no CUDA stream");
   return stream;
 }
 

@@ -6,12 +6,12 @@ namespace lightsr {
 namespace {
 
 // One channel in a row of pixels is one in a row of columns.
-template <template <class, class, bool> class Kernel, class T, class S, class Call>
+template <template <class, class, bool> class Kernel, class E, class S, class Call>
 void run(const Call& call) {
   if (call.channels_last && call.c > 1)
-    Kernel<T, S, true>(call).run();
+    Kernel<E, S, true>(call).run();
   else
-    Kernel<T, S, false>(call).run();
+    Kernel<E, S, false>(call).run();
 }
 
 template <template <class, class, bool> class Kernel, class Call>
@@ -30,8 +30,14 @@ void run_as(const Call& call) {
 
 }  // namespace
 
-void depthwise_conv_forward_cpu(const DepthwiseConv& call) { run_as<Forward>(call); }
+void depthwise_conv_forward_cpu(const DepthwiseConv& call) {
+  if constexpr (level::pairs)  // for filters that reach a second column
+    if (call.type == Type::bfloat16 && call.kw > 1 && call.dw < call.w) return run<Forward, Pair, BFloat16>(call);
+  run_as<Forward>(call);
+}
 
-void depthwise_conv_backward_weight_cpu(const DepthwiseConvWeight& call) { run_as<WeightGradient>(call); }
+void depthwise_conv_backward_weight_cpu(const DepthwiseConvWeight& call) {
+  run_as<WeightGradient>(call);
+}
 
 }  // namespace lightsr

@@ -1,7 +1,7 @@
 // The inner loop of the weight's gradient: sums for KY rows and KX columns of taps, kept in registers.
 //
-// The lanes are what they are in cpu_tile.h. The sum for tap row i and tap column j takes row r of x, shifted by j steps,
-// times row r - i of the gradient: KY KX multiplications for KX + KY loads.
+// The lanes are what they are in cpu_tile.h. The sum for tap row i and tap column j takes row r of x, shifted by j
+// steps, times row r - i of the gradient: KY KX multiplications for KX + KY loads.
 #pragma once
 
 #include <utility>

@@ -16,29 +16,26 @@
 
 namespace lightsr {
 
-#ifndef BB
-#define BB 384
-#endif
-constexpr int64_t buffer_bytes = BB * 1024;  // of a task's rows: some of the second-level cache
+constexpr int64_t buffer_bytes = 384 * 1024;  // of a task's rows: some of the second-level cache
 
 // Rows and vectors of the result in one tile. Sums, one row of the buffer and a tap fill the registers.
 constexpr int most_rows = level::registers == 32 ? 4 : 6;
 constexpr int most_vectors = level::registers == 32 ? 4 : 2;
 
-template <class T, bool PerLane>
-void run_tile(const Tile<T>& tile, int rows, int vectors) {
+template <class E, bool PerLane>
+void run_tile(const Tile<E>& tile, int rows, int vectors) {
   auto with = [&](auto r) {
     constexpr int R = decltype(r)::value;
     if constexpr (most_vectors == 4)
-      if (vectors == 4) return run_tile<T, PerLane, R, 4>(tile);
-    return vectors == 2 ? run_tile<T, PerLane, R, 2>(tile) : run_tile<T, PerLane, R, 1>(tile);
+      if (vectors == 4) return run_tile<E, PerLane, R, 4>(tile);
+    return vectors == 2 ? run_tile<E, PerLane, R, 2>(tile) : run_tile<E, PerLane, R, 1>(tile);
   };
   if constexpr (most_rows == 6)
     if (rows == 6) return with(std::integral_constant<int, 6>{});
   return rows == 4 ? with(std::integral_constant<int, 4>{}) : with(std::integral_constant<int, 2>{});
 }
 
-template <class T, class S, bool PerLane>  // sums in T of numbers in S
+template <class E, class S, bool PerLane>  // a picture of S in a buffer of E
 class Forward {
  public:
   explicit Forward(const DepthwiseConv& call) : call(call) {
@@ -49,24 +46,28 @@ class Forward {
     phases = std::min(call.dh, call.h);
     rows = (call.h + phases - 1) / phases;  // of the first row picture; the others may have one less
     around = (kw - 1) * call.dw;
+    tap_columns = std::is_same_v<E, Pair> ? (kw + 1) / 2 : kw;
     finish = {call.activation, Vec<T>::fill(T(call.negative_slope)), static_cast<const S*>(call.gate),
               static_cast<const S*>(call.residual), static_cast<S*>(call.out)};
     plan();
   }
 
   void run() {
-    std::unique_ptr<T[]> taps(new T[groups * (kh * kw + 1) * each + 64 / sizeof(T)]);
-    T* aligned = taps.get() + (64 - reinterpret_cast<uintptr_t>(taps.get()) % 64) % 64 / sizeof(T);
-    for (int64_t group = 0; group < groups; ++group) pack(aligned, group);
+    int64_t each_group = int64_t(tap_columns) * kh * each;
+    std::unique_ptr<E[]> memory(new E[groups * each_group + 64 / sizeof(E)]);
+    E* taps = memory.get() + (64 - reinterpret_cast<uintptr_t>(memory.get()) % 64) % 64 / sizeof(E);
+    std::unique_ptr<T[]> start(new T[groups * each]);
+    for (int64_t c = 0; c < groups * each; ++c) pack(taps + c / each * each_group + c % each, start.get(), c);
     int64_t tasks = call.n * phases * bands * segments * groups;
     run_tasks(tasks, [&](int64_t task) {
       int64_t group = task % groups, segment = task / groups % segments, band = task / (groups * segments) % bands;
       int64_t phase = task / (groups * segments * bands) % phases, n = task / (groups * segments * bands * phases);
-      run_task(aligned + group * (kh * kw + 1) * each, n, group, phase, band, segment);
+      run_task(taps + group * each_group, start.get() + group * each, n, group, phase, band, segment);
     });
   }
 
  private:
+  using T = Sums<E>;
   static constexpr int size = Vec<T>::size, each = PerLane ? size : 1, along = PerLane ? 1 : size;
 
   // How many columns and rows a task has, and how many rows the buffer.
@@ -86,25 +87,36 @@ class Forward {
     capacity = std::max(need, std::min(band_rows + kh - 1, buffer_bytes / int64_t(sizeof(T)) / pitch));
   }
 
-  // [group][KW][KH] taps and the bias, each a number or a vector.
-  void pack(T* to, int64_t group) const {
-    const S *weight = static_cast<const S*>(call.weight), *bias = static_cast<const S*>(call.bias);
-    to += group * (kh * kw + 1) * each;
-    for (int lane = 0; lane < each; ++lane) {
-      int64_t c = group * each + lane;
-      for (int j = 0; j < kw; ++j)
-        for (int i = 0; i < kh; ++i) {
-          int row = i + call.kh / 2 - kh / 2, column = j + call.kw / 2 - kw / 2;
-          if (call.flip) row = call.kh - 1 - row, column = call.kw - 1 - column;
-          to[(j * kh + i) * each + lane] = c < call.c ? value(weight + (c * call.kh + row) * call.kw + column) : T(0);
+  // Tap columns of KH taps each, and the bias, of one channel; zeros for lanes that are none.
+  void pack(E* to, T* start, int64_t c) const {
+    const S *weight = static_cast<const S*>(call.weight) + c * call.kh * call.kw,
+            *bias = static_cast<const S*>(call.bias);
+    start[c] = bias && c < call.c ? widened<T>(bias[c]) : T(0);
+    auto weight_at = [&](int i, int j) {
+      if (c >= call.c) return S{};
+      i += call.kh / 2 - kh / 2, j += call.kw / 2 - kw / 2;
+      return call.flip ? weight[(call.kh - 1 - i) * call.kw + call.kw - 1 - j] : weight[i * call.kw + j];
+    };
+    for (int j = 0; j < tap_columns; ++j)
+      for (int i = 0; i < kh; ++i) {
+        E& tap = to[(j * kh + i) * each];
+        if constexpr (std::is_same_v<E, Pair>) {
+          // Taps 0 and 1, 2 and 3 and so on. The last pair is of the last two: the tap that it shares with the one
+          // before has half its value in both. A tap of zero in its place would make NaN of an infinity beyond it.
+          tap = {weight_at(i, j + 1 < tap_columns ? 2 * j : kw - 2),
+                 weight_at(i, j + 1 < tap_columns ? 2 * j + 1 : kw - 1)};
+          if (j == tap_columns - 2) tap.second = halved(tap.second);
+          if (j == tap_columns - 1) tap.first = halved(tap.first);
+        } else {
+          tap = widened<T>(weight_at(i, j));
         }
-      to[kh * kw * each + lane] = bias && c < call.c ? value(bias + c) : T(0);
-    }
+      }
   }
-  static T value(const S* from) {
-    T lanes[size];
-    Vec<T>::load(from, 1).store(lanes);
-    return lanes[0];
+  static BFloat16 halved(BFloat16 value) {
+    float half = 0.5f * widened<float>(value);
+    BFloat16 to;
+    Vec<float>::fill(half).store(&to, 1);
+    return to;
   }
 
   Plane plane(int64_t n, int64_t group, int64_t phase) const {
@@ -114,13 +126,14 @@ class Forward {
     return {((n * call.c + group) * call.h + phase) * call.w, call.dh * call.w, 1, 0};
   }
 
-  void run_task(const T* taps, int64_t n, int64_t group, int64_t phase, int64_t band, int64_t segment) const {
+  void run_task(const E* taps, const T* start, int64_t n, int64_t group, int64_t phase, int64_t band,
+                int64_t segment) const {
     Plane at = plane(n, group, phase);
     int64_t height = (call.h - phase + call.dh - 1) / call.dh;
     int64_t y = band * band_rows, end = std::min(height, y + band_rows);
     int64_t left = segment * segment_width, width = std::min(call.w - left, segment_width);
     const S* x = static_cast<const S*>(call.x);
-    T* buffer = scratch<T>(capacity * pitch);
+    E* buffer = scratch<E>(capacity * pitch);
     int64_t top = std::max<int64_t>(0, y - kh / 2), filled = top;  // the buffer holds rows top to filled
 
     while (y < end) {
@@ -128,62 +141,52 @@ class Forward {
       int tile_rows = remain > 4 && kh >= 5 ? most_rows : remain > 2 && kh >= 3 ? 4 : 2;
       int64_t first = std::max<int64_t>(0, y - kh / 2), last = std::min(height, y + tile_rows + kh / 2);
       if (last - top > capacity) {
-        std::memmove(buffer, buffer + (first - top) * pitch, (filled - first) * pitch * sizeof(T));
+        std::memmove(buffer, buffer + (first - top) * pitch, (filled - first) * pitch * sizeof(E));
         top = first;
       }
       for (; filled < last; ++filled)
-        read_row(buffer + (filled - top) * pitch, x, at, filled, left - around / 2, columns, call.w);
-      Tile<T> tile{.x = buffer,
+        read_row(buffer + (filled - top) * pitch, x, at, filled, left - around / 2, columns, call.w, call.dw);
+      Tile<E> tile{.x = buffer,
                    .row = y - kh / 2 - top,
                    .pitch = pitch,
-                   .step = call.dw * each,
+                   .step = (std::is_same_v<E, Pair> ? 2 : 1) * call.dw * each,
+                   .last_step = call.dw * each,
                    .first = int(first - (y - kh / 2)),
                    .last = int(last - (y - kh / 2)),
                    .taps = taps,
                    .kh = kh,
-                   .kw = kw,
-                   .start = taps + kh * kw * each};
+                   .kw = tap_columns,
+                   .start = start};
       run_row(tile, at, y, left, width, tile_rows, int(std::min<int64_t>(tile_rows, remain)), filled, height);
       y += tile_rows;
     }
   }
 
   // The tiles of one row of tiles, of which `remain` rows are of use.
-  void run_row(Tile<T>& tile, const Plane& at, int64_t y, int64_t left, int64_t width, int tile_rows, int remain,
+  void run_row(Tile<E>& tile, const Plane& at, int64_t y, int64_t left, int64_t width, int tile_rows, int remain,
                int64_t next, int64_t height) const {
     alignas(64) T sums[most_rows * most_vectors * size];
-    const T* x = tile.x;
+    const E* x = tile.x;
+    const S* source = static_cast<const S*>(call.x) + at.start + left * at.column;
     int64_t vectors = (width + along - 1) / along;
     for (int64_t j = 0; j < vectors;) {
       int wide = vectors - j >= most_vectors ? most_vectors : vectors - j >= 2 ? 2 : 1;
       int64_t to = at.start + y * at.row + (left + j * along) * at.column;
       bool whole = PerLane ? at.lanes == size : (j + wide) * size <= width;
       tile.x = x + j * size;
-#ifndef PF
-#define PF 2
-#define PW
-#endif
-#ifdef PF
-      
-#ifndef PD
-#define PD 0
-#endif
-for (int64_t i = next + PD*tile_rows; i < std::min(height, next + (PD+1)*tile_rows); ++i)
-        for (int v = 0; v < wide; ++v)
-          __builtin_prefetch(static_cast<const S*>(call.x) + at.start + i * at.row + (left + (j + v) * along) * at.column, 0, PF);
-#endif
-#ifdef PW
-      for (int64_t i = 0; i < remain; ++i)
-        for (int v = 0; v < wide; ++v)
-          __builtin_prefetch(finish.out + to + i * at.row + v * along * at.column, 1);
-#endif
+      for (int64_t i = 0; i < tile_rows; ++i)
+        for (int v = 0; v < wide; ++v) {
+          int64_t column = (j + v) * along * at.column;
+          if (next + i < height) __builtin_prefetch(source + (next + i) * at.row + column, 0, 2);
+          if (i < remain) __builtin_prefetch(finish.out + to + i * at.row + v * along * at.column, 1);
+        }
       if (std::is_same_v<T, S> && finish.none() && whole && remain == tile_rows) {
         tile.out = reinterpret_cast<T*>(finish.out + to);
         tile.out_row = at.row, tile.out_vector = along * at.column;
-        run_tile<T, PerLane>(tile, tile_rows, wide);
+        run_tile<E, PerLane>(tile, tile_rows, wide);
       } else {
         tile.out = sums, tile.out_row = wide * size, tile.out_vector = size;
-        run_tile<T, PerLane>(tile, tile_rows, wide);
+        run_tile<E, PerLane>(tile, tile_rows, wide);
         int lanes = PerLane ? at.lanes : size;
         int last = PerLane ? at.lanes : int(std::min<int64_t>(size, width - (j + wide - 1) * size));
         for (int i = 0; i < remain; ++i)
@@ -194,7 +197,7 @@ for (int64_t i = next + PD*tile_rows; i < std::min(height, next + (PD+1)*tile_ro
   }
 
   const DepthwiseConv& call;
-  int kh, kw;
+  int kh, kw, tap_columns;
   int64_t groups, phases, rows, around;  // around: columns beside a segment that its taps reach
   int64_t segment_width, segments, columns, pitch, bands, band_rows, capacity;
   Finish<T, S> finish;

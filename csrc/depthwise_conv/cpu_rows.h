@@ -18,6 +18,14 @@ struct Plane {
   int lanes;       // channels in the vector, of those that exist; 0 where lanes are columns
 };
 
+template <class T, class S>
+T widened(S value) {
+  if constexpr (std::is_same_v<T, S>)
+    return value;
+  else
+    return sum(Vec<T>::load(&value, 1));
+}
+
 // Columns first to first + count of a row of width columns, zero where there are none.
 template <class T, class S>
 void read_columns(T* to, const S* row, int64_t first, int64_t count, int64_t width) {
@@ -43,13 +51,35 @@ void read_pixels(T* to, const S* row, int64_t first, int64_t count, int64_t widt
 }
 
 template <class T, class S>
-void read_row(T* to, const S* picture, const Plane& plane, int64_t y, int64_t first, int64_t count, int64_t width) {
+void read_row(T* to, const S* picture, const Plane& plane, int64_t y, int64_t first, int64_t count, int64_t width,
+              int64_t = 0) {
   const S* row = picture + plane.start + y * plane.row;
   if (plane.lanes == 0)
     read_columns(to, row, first, count, width);
   else
     read_pixels(to, row, first, count, width, plane.column, plane.lanes);
 }
+
+#ifdef __AVX512BF16__
+// The same as pairs of what stands in a column and what stands a dilation to its right.
+inline void read_row(Pair* to, const BFloat16* picture, const Plane& plane, int64_t y, int64_t first, int64_t count,
+                     int64_t width, int64_t dilation) {
+  constexpr int size = Vec<Pair>::size;
+  const BFloat16* row = picture + plane.start + y * plane.row;
+  auto store = [&](int64_t i, __m256i left, __m256i right) { _mm512_storeu_si512(to + i, level::pair(left, right)); };
+  if (plane.lanes == 0) {
+    for (int64_t i = 0; i < count; i += size)
+      store(i, level::window(row, first + i, width), level::window(row, first + i + dilation, width));
+    return;
+  }
+  auto pixel = [&](int64_t column) {
+    if (column < 0 || column >= width) return _mm256_setzero_si256();
+    const BFloat16* at = row + column * plane.column;
+    return plane.lanes == size ? level::load16(at) : level::load16(at, plane.lanes);
+  };
+  for (int64_t i = 0; i < count; ++i) store(i * size, pixel(first + i), pixel(first + i + dilation));
+}
+#endif
 
 // What happens to the sums on their way out.
 template <class T, class S>

@@ -10,6 +10,7 @@
 // Several rows share one loop over the columns of taps, since each end of such a loop is a branch predicted wrong.
 #pragma once
 
+#include <type_traits>
 #include <utility>
 
 #include "../common/simd.h"
@@ -17,16 +18,28 @@
 namespace lightsr {
 
 template <class T>
+struct SumsOf {
+  using type = T;
+};
+template <>
+struct SumsOf<Pair> {
+  using type = float;
+};
+template <class T>
+using Sums = typename SumsOf<T>::type;
+
+template <class T>  // what the buffer and the taps are made of
 struct Tile {
-  const T* x;       // the buffer, at the first vector under the leftmost tap
-  int64_t row;      // of the buffer, above the first row of the result by half the filter; below 0 if not in it
-  int64_t pitch;    // from row to row
-  int64_t step;     // from one column of taps to the next
-  int first, last;  // of the R + KH - 1 rows from there on, those that exist: rows outside the picture do not
-  const T* taps;    // [KW][KH], each one number or one vector
+  const T* x;         // the buffer, at the first vector under the leftmost tap
+  int64_t row;        // of the buffer, above the first row of the result by half the filter; below 0 if not in it
+  int64_t pitch;      // from row to row
+  int64_t step;       // from one column of taps to the next
+  int64_t last_step;  // to the last one; for float and double it is `step` again
+  int first, last;    // of the R + KH - 1 rows from there on, those that exist: rows outside the picture do not
+  const T* taps;      // [KW][KH], each one number or one vector
   int kh, kw;
-  const T* start;  // what the sums begin with, the bias: one number or one vector
-  T* out;
+  const Sums<T>* start;  // what the sums begin with, the bias: one number or one vector
+  Sums<T>* out;
   int64_t out_row, out_vector;  // from row to row, from vector to vector
 };
 
@@ -41,7 +54,7 @@ template <int... I>
 using Indices = std::integer_sequence<int, I...>;
 
 template <class T, bool PerLane, int First, int Last, int R, int V, int... v>
-[[gnu::always_inline]] inline void add_products(Vec<T> (&sums)[R][V], const Vec<T> (&in)[V], const T* taps,
+[[gnu::always_inline]] inline void add_products(Vec<Sums<T>> (&sums)[R][V], const Vec<T> (&in)[V], const T* taps,
                                                 Indices<v...> vectors) {
   if constexpr (First <= Last) {
     Vec<T> factor = tap<T, PerLane>(taps - First * (PerLane ? Vec<T>::size : 1)).kept();
@@ -52,7 +65,7 @@ template <class T, bool PerLane, int First, int Last, int R, int V, int... v>
 
 // Adds one vector row of the buffer under one column of taps to the rows First to Last of the result.
 template <class T, bool PerLane, int First, int Last, int R, int V, int... v>
-[[gnu::always_inline]] inline void add(Vec<T> (&sums)[R][V], const T* x, const T* taps, Indices<v...> vectors) {
+[[gnu::always_inline]] inline void add(Vec<Sums<T>> (&sums)[R][V], const T* x, const T* taps, Indices<v...> vectors) {
   Vec<T> in[V];
   asm("" : "+r"(taps));  // or taps that the next row also uses are kept, and there are no registers left
   ((in[v] = Vec<T>::load(x + v * Vec<T>::size).kept()), ...);
@@ -60,26 +73,35 @@ template <class T, bool PerLane, int First, int Last, int R, int V, int... v>
 }
 
 template <class T, bool PerLane, int First, int Last, int R, int V, int... q>
-[[gnu::always_inline]] inline void add_each(Vec<T> (&sums)[R][V], const T* x, int64_t pitch, const T* taps,
+[[gnu::always_inline]] inline void add_each(Vec<Sums<T>> (&sums)[R][V], const T* x, int64_t pitch, const T* taps,
                                             Indices<q...>) {
   constexpr int each = PerLane ? Vec<T>::size : 1;
   (add<T, PerLane, First, Last>(sums, x + q * pitch, taps + q * each, std::make_integer_sequence<int, V>{}), ...);
 }
 
+// From this column of taps to the next, with `left` of them left, this one included.
+template <class T>
+[[gnu::always_inline]] inline int64_t next_step(const Tile<T>& tile, int left) {
+  if constexpr (std::is_same_v<T, Pair>)
+    return left == 2 ? tile.last_step : tile.step;
+  else
+    return tile.step;
+}
+
 // Rows `row` to `row + Rows - 1`, for rows First to Last of the result.
 template <class T, bool PerLane, int Rows, int First, int Last, int R, int V>
-[[gnu::always_inline]] inline void add_rows(Vec<T> (&sums)[R][V], const Tile<T>& tile, int row) {
+[[gnu::always_inline]] inline void add_rows(Vec<Sums<T>> (&sums)[R][V], const Tile<T>& tile, int row) {
   constexpr int each = PerLane ? Vec<T>::size : 1;
   const T* x = tile.x + (tile.row + row) * tile.pitch;
   const T* taps = tile.taps + row * each;
-  int64_t pitch = tile.pitch, step = tile.step, down = int64_t(tile.kh) * each;
-  for (int left = tile.kw; left > 0; --left, x += step, taps += down)
+  int64_t pitch = tile.pitch, down = int64_t(tile.kh) * each;
+  for (int left = tile.kw; left > 0; x += next_step(tile, left), --left, taps += down)
     add_each<T, PerLane, First, Last>(sums, x, pitch, taps, std::make_integer_sequence<int, Rows>{});
 }
 
 // Rows 0 to R - 2 together with rows KH to KH + R - 2, all of which exist.
 template <class T, bool PerLane, int Row, int R, int V>
-[[gnu::always_inline]] inline void add_pairs(Vec<T> (&sums)[R][V], const T* above, const T* below, int64_t pitch,
+[[gnu::always_inline]] inline void add_pairs(Vec<Sums<T>> (&sums)[R][V], const T* above, const T* below, int64_t pitch,
                                              const T* taps, int64_t down) {
   constexpr int each = PerLane ? Vec<T>::size : 1;
   if constexpr (Row < R - 1) {
@@ -92,7 +114,7 @@ template <class T, bool PerLane, int Row, int R, int V>
 
 // Those of the same rows that exist, one by one.
 template <class T, bool PerLane, int Row, int R, int V>
-[[gnu::always_inline]] inline void add_ends(Vec<T> (&sums)[R][V], const Tile<T>& tile) {
+[[gnu::always_inline]] inline void add_ends(Vec<Sums<T>> (&sums)[R][V], const Tile<T>& tile) {
   if constexpr (Row < R - 1) {
     if (tile.first <= Row && Row < tile.last) add_rows<T, PerLane, 1, 0, Row>(sums, tile, Row);
     int row = tile.kh + Row;
@@ -106,21 +128,24 @@ template <class T, int R, int V, int... i>
   ((sums[i / V][i % V] = start), ...);
 }
 template <class T, int R, int V, int... i>
-[[gnu::always_inline]] inline void finish(const Vec<T> (&sums)[R][V], const Tile<T>& tile, Indices<i...>) {
+[[gnu::always_inline]] inline void finish(const Vec<Sums<T>> (&sums)[R][V], const Tile<T>& tile, Indices<i...>) {
   (sums[i / V][i % V].store(tile.out + i / V * tile.out_row + i % V * tile.out_vector), ...);
 }
 
 // R is even and at most KH + 1.
 template <class T, bool PerLane, int R, int V>
 void run_tile(const Tile<T>& tile) {
-  Vec<T> sums[R][V];
-  begin<T, R, V>(sums, tap<T, PerLane>(tile.start), std::make_integer_sequence<int, R * V>{});
+  Vec<Sums<T>> sums[R][V];
+  begin<Sums<T>, R, V>(sums, tap<Sums<T>, PerLane>(tile.start), std::make_integer_sequence<int, R * V>{});
 
   if (tile.first == 0 && tile.last == tile.kh + R - 1) {
     int64_t down = int64_t(tile.kh) * (PerLane ? Vec<T>::size : 1);
     const T *above = tile.x + tile.row * tile.pitch, *below = above + tile.kh * tile.pitch, *taps = tile.taps;
-    for (int left = tile.kw; left > 0; --left, above += tile.step, below += tile.step, taps += down)
+    for (int left = tile.kw; left > 0; --left, taps += down) {
       add_pairs<T, PerLane, 0>(sums, above, below, tile.pitch, taps, down);
+      int64_t step = next_step(tile, left);
+      above += step, below += step;
+    }
   } else {
     add_ends<T, PerLane, 0>(sums, tile);
   }

@@ -25,7 +25,7 @@ int forward_direct(const DepthwiseConv& given, void* stream) {
   if (plan.blocks == 0) return invalid_configuration;
   if constexpr (direct_variant<T>(7) == 0) {
     if (call.kw < 8) return direct_launch<T, 0>(call, plan, stream);
-    if (call.kw < 15) return direct_launch<T, 1>(call, plan, stream);
+    if (call.kw < 16) return direct_launch<T, 1>(call, plan, stream);
   }
   return direct_launch<T, -1>(call, plan, stream);
 }

@@ -42,7 +42,7 @@ __host__ __device__ constexpr int direct_skip(int tail) {
 template <class T>
 constexpr int direct_variant(int kw) {
   // The 16-bit types have faster kernels elsewhere, and double's units are slower than loads.
-  return sizeof(T) == 4 && kw < 15 ? kw / 8 : -1;
+  return sizeof(T) == 4 && kw < 16 ? kw / 8 : -1;
 }
 
 // Numbers from a row of the filter to the next in shared memory, known when the kernel is compiled.

@@ -115,17 +115,19 @@ __global__ __launch_bounds__(weight_banded_threads,
   WeightBandedSums<Form> sums = {};
   float bias = 0.0f;
   const int64_t first = call.units * part / call.split, end = call.units * (part + 1) / call.split;
-  int next_buffer = 0;
-  weight_banded_load(call, channel_group, first, left, next_buffer);
-  for (int64_t unit = first; unit < end; ++unit) {
-    const int buffer = next_buffer;
-    if (call.buffers > 1 && unit + 1 < end) {
-      next_buffer = call.buffer_bytes - buffer;
-      weight_banded_load(call, channel_group, unit + 1, left, next_buffer);
+  // With two buffers the tiles come one turn of the loop ahead.
+  for (int64_t unit = first - (call.buffers - 1); unit < end; ++unit) {
+    const int64_t next = unit + call.buffers - 1;
+    if (next < end)
+      weight_banded_load(call, channel_group, next, left,
+                         static_cast<int>((next - first) & (call.buffers - 1)) * call.buffer_bytes);
+    if (unit < first) continue;
+    if (next > unit && next < end) {
       copy_wait<2>();  // the groups of the next tile
     } else {
       copy_wait<0>();
     }
+    const int buffer = static_cast<int>((unit - first) & (call.buffers - 1)) * call.buffer_bytes;
     sync_threads();
     const WeightBandedUnit place = weight_banded_unit(call, channel_group, unit, left, buffer);
     unsigned char* inputs = shared_memory<unsigned char>() + buffer;
@@ -152,7 +154,6 @@ __global__ __launch_bounds__(weight_banded_threads,
       for (int column = lane; column < columns; column += warp_size) bias += to_sum(numbers[column]);
     }
     sync_threads();
-    if (call.buffers == 1 && unit + 1 < end) weight_banded_load(call, channel_group, unit + 1, left, 0);
   }
 
   // Now shared memory holds each warp's sums, taps first.

@@ -102,10 +102,10 @@ __attribute__((always_inline)) inline void field_fixed(FieldSums<S, vectors>& su
   (fixed_row<S, vectors, k, dilation, row>(sums, in, taps, std::make_integer_sequence<int, k>{}), ...);
 }
 
-// `rows` rows (all 4 where k is known) and `columns` columns of the output, at most so many vectors. k 0: any filter.
+// `rows` rows (all 4 where k is known) and `vectors` vectors of the output, of the last one `rest` columns. k 0: any
+// filter.
 template <class S, int vectors, int k, int dilation>
-__attribute__((noinline)) void field_tile(Rows<const S> in, const Filter<S>& filter, Rows<S> out, int rows,
-                                          int columns) {
+__attribute__((noinline)) void field_tile(Rows<const S> in, const Filter<S>& filter, Rows<S> out, int rows, int rest) {
   FieldSums<S, vectors> sums;
 #pragma GCC unroll 4
   for (int r = 0; r < field_rows; ++r) {
@@ -123,10 +123,10 @@ __attribute__((noinline)) void field_tile(Rows<const S> in, const Filter<S>& fil
     if (r >= rows) break;
 #pragma GCC unroll 4
     for (int v = 0; v < vectors; ++v) {
-      if ((v + 1) * size <= columns) {
+      if (v < vectors - 1 || rest == size) {
         sums[r][v].store(out.at(r, v * size));
       } else {
-        sums[r][v].store(out.at(r, v * size), columns - v * size);
+        sums[r][v].store(out.at(r, v * size), rest);
       }
     }
   }
@@ -144,13 +144,13 @@ void field_phase(Rows<const S> in, const Filter<S>& filter, Rows<S> out, int64_t
       const int64_t begin = vectors * tile / tiles, end = vectors * (tile + 1) / tiles;
       const Rows<const S> from{in.at(top, begin * size), in.step};
       const Rows<S> to{out.at(top, begin * size), out.step};
-      const int wide = static_cast<int>(std::min(columns, end * size) - begin * size);
+      const int rest = static_cast<int>(std::min(columns, end * size) - (end - 1) * size);
       // clang-format off
       switch (end - begin) {
-        case 1: field_tile<S, 1, k, dilation>(from, filter, to, many, wide); break;
-        case 2: field_tile<S, 2, k, dilation>(from, filter, to, many, wide); break;
-        case 3: field_tile<S, 3, k, dilation>(from, filter, to, many, wide); break;
-        default: field_tile<S, field_vectors, k, dilation>(from, filter, to, many, wide); break;
+        case 1: field_tile<S, 1, k, dilation>(from, filter, to, many, rest); break;
+        case 2: field_tile<S, 2, k, dilation>(from, filter, to, many, rest); break;
+        case 3: field_tile<S, 3, k, dilation>(from, filter, to, many, rest); break;
+        default: field_tile<S, field_vectors, k, dilation>(from, filter, to, many, rest); break;
       }
       // clang-format on
     }

@@ -1,7 +1,7 @@
 """depthwise_conv on Triton, the portable path on GPUs: forward, and backward to the picture, the filter and the bias.
 
-triton_forward.py and triton_weight.py say how the kernels work. Nothing here waits for the GPU or measures, so calls can
-be captured in a CUDA graph.
+triton_forward.py and triton_weight.py say how the kernels work. Nothing here waits for the GPU or measures, so calls
+can be captured in a CUDA graph.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def weight_gradients(
     config: Config | None = None,
 ) -> tuple[Tensor, Tensor | None]:  # [C, 1, KH, KW], [C]
     x = dense(x)
-    n, channels, height, width = x.shape
+    channels = x.shape[1]
     make = torch.empty if x.numel() else torch.zeros
     grad_weight = make((channels, 1, *size), dtype=stored(x.dtype), device=x.device)
     grad_bias = make(channels, dtype=stored(x.dtype), device=x.device) if bias else None

@@ -110,7 +110,6 @@ def even_taps(kh: int, config: Config) -> int:
 
 def eligible(configs: tuple[Config, ...], x: Tensor, size: tuple[int, int]) -> list[Config]:
     """The tiles of the layout of x whose sums, and the rows of grad beside them, fit into registers."""
-
     last = layout_of(x) == torch.channels_last
     numbers = 32 if configs is CONFIGS else 96
     numbers = numbers // 2 if x.dtype == torch.float64 else numbers

@@ -15,10 +15,28 @@ does not grow with KW, and columns beyond the picture are left out. Filters tall
 Rows that are dh apart share their taps, so band b holds the rows (b // dh) ROWS dh + b % dh + r dh, r = 0 .. ROWS - 1.
 """
 
+# Triton compiles these functions from their source, and not all of Python; names in capitals are constants to it.
+# mypy: ignore-errors
+# ruff: noqa: B007, N803, RUF005
+
 import triton
 import triton.language as tl
 
-from ..triton_common import activated
+
+@triton.jit
+def activated(value, ACTIVATION: tl.constexpr, SLOPE: tl.constexpr):
+    """An activation by name, of float32 or float64; like PyTorch's for infinities and NaN."""
+    if ACTIVATION == "relu":
+        value = tl.where(value < 0, 0.0, value)
+    elif ACTIVATION == "leaky_relu":
+        value = tl.where(value > 0, value, value * SLOPE)
+    elif ACTIVATION == "gelu":
+        value = 0.5 * value * (1.0 + tl.erf(value * 0.7071067811865476))
+    elif ACTIVATION == "silu":
+        value = value / (1.0 + tl.exp(-value))
+    elif ACTIVATION == "sigmoid":
+        value = 1.0 / (1.0 + tl.exp(-value))
+    return value
 
 
 @triton.jit

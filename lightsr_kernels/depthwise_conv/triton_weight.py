@@ -3,15 +3,19 @@
     grad_weight[c, i, j] = sum over n, h, w of grad[n, c, h, w] * x[n, c, h + (i - KH//2) dh, w + (j - KW//2) dw]
     grad_bias[c]         = sum over n, h, w of grad[n, c, h, w]
 
-Tile. As in the forward kernel, with the roles exchanged: for one column j of the filter a program holds ROWS rows of grad
-and a tile of partial sums for each of TAPS taps. Each input row is loaded once for all the taps that it meets. A program
-walks its own few bands of rows, which its L1 cache holds, once for each of its columns of the filter, and adds each tap's
-tile up.
+Tile. As in the forward kernel, with the roles exchanged: for one column j of the filter a program holds ROWS rows of
+grad and a tile of partial sums for each of TAPS taps. Each input row is loaded once for all the taps that it meets. A
+program walks its own few bands of rows, which its L1 cache holds, once for each of its columns of the filter, and adds
+each tap's tile up.
 
-The partial sums of every program stand in a workspace [parts, C, KH*KW + 1], or [parts, KH*KW + 1, C] for channels_last,
-where a part is one stretch of one picture and the last place is the bias. A second kernel adds the parts in a fixed
-order: no atomics, and the same bits at every run.
+The partial sums of every program stand in a workspace [parts, C, KH*KW + 1], or [parts, KH*KW + 1, C] for
+channels_last, where a part is one stretch of one picture and the last place is the bias. A second kernel adds the parts
+in a fixed order: no atomics, and the same bits at every run.
 """
+
+# Triton compiles these functions from their source, and not all of Python; names in capitals are constants to it.
+# mypy: ignore-errors
+# ruff: noqa: B007, N803, RUF005, SIM102, SIM108
 
 import triton
 import triton.language as tl

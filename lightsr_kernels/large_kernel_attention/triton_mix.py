@@ -10,6 +10,10 @@ one pass, for as many channels as a tile can hold: the second product reads what
 Products of float32 are IEEE float32, never TF32; of 16-bit types on tensor cores, summed in float32.
 """
 
+# Triton compiles these functions from their source, and not all of Python; names in capitals are constants to it.
+# mypy: ignore-errors
+# ruff: noqa: N803
+
 import triton
 import triton.language as tl
 
