@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+import lightsr_kernels
 from lightsr_kernels.depthwise_conv.reference import reference
 from lightsr_kernels.functional import ACTIVATIONS
 from lightsr_kernels.spec import Make
@@ -111,6 +112,21 @@ def test_a_pixel_that_is_no_number_stays_in_its_field(layout: torch.memory_forma
     field = torch.zeros(1, 1, 10, 9, dtype=torch.bool, device=DEVICE)
     field[0, 0, 2:9, 2:7:2] = True
     assert torch.equal(~got.isfinite(), field)
+
+
+@EACH_LAYOUT
+def test_the_operator_takes_it_by_name(layout: torch.memory_format) -> None:
+    make = Make(torch.float64, DEVICE, requires_grad=True)
+    x, weight, bias = make(1, 2, 5, 6), make(2, 1, 3, 3), make(2)
+    results = []
+    for name in ("triton", "reference"):
+        with lightsr_kernels.backend(name):
+            picture = x.contiguous(memory_format=layout)
+            out = lightsr_kernels.depthwise_conv(picture, weight, bias, activation="gelu", residual=picture)
+        assert out.stride() == picture.stride()
+        results.append([out.detach(), *torch.autograd.grad(out.square().sum(), (x, weight, bias))])
+    for got, wanted in zip(*results, strict=True):
+        torch.testing.assert_close(got, wanted, rtol=1e-12, atol=1e-12)
 
 
 @EACH_LAYOUT

@@ -1,7 +1,7 @@
 """Compiles Triton kernels for GPUs that are not here, as calls would launch them, and reads what ptxas says of each.
 
 Run as a script, because a process that interprets Triton cannot compile it: `python triton_targets.py ROUND` prints
-one line of JSON for each kernel. The rounds: `every` tile; the `chosen` tiles at more sizes and dtypes; other `variants`.
+one line of JSON for each kernel. Rounds: `every` tile; the `chosen` tiles at more sizes and dtypes; other `variants`.
 test_triton_targets.py says what must hold.
 """
 

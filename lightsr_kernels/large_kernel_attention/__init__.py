@@ -234,7 +234,7 @@ SPEC = register(
         bad_inputs=_bad_inputs,
         bench=_bench,
         cost=_cost,
-        backends=("cuda", "cpu", "reference"),
+        backends=("cuda", "triton", "cpu", "reference"),
         autocast=_autocast,
         exact_on_integers=True,
     )

@@ -1,10 +1,10 @@
 """The Triton kernels of large_kernel_attention's second half: 1x1 convolution, gate, 1x1 convolution, residual.
 
     gated[n, o, p] = (bias[o] + sum over c of weight[o, c] * x[n, c, p]) * gate[n, o, p]          p: a pixel
-    out[n, o, p]   = out_bias[o] + sum over c of out_weight[o, c] * gated[n, c, p] + residual[n, o, p]
+    out[n, o, p] = out_bias[o] + sum over c of out_weight[o, c] * gated[n, c, p] + residual[n, o, p]
 
-Tile. A tile is some channels by PIXELS pixels of one picture, whose pixels lie one stride apart in both layouts, so that
-one kernel serves both. `pointwise` is either line alone: it walks the channels DEPTH at a time. `mix` is both lines in
+Tile. A tile is some channels by PIXELS pixels of one picture, whose pixels lie one stride apart in both layouts, so
+that one kernel serves both. `pointwise` is either line alone: it walks the channels DEPTH at a time. `mix` is both in
 one pass, for as many channels as a tile can hold: the second product reads what the first one left on the chip.
 
 Products of float32 are IEEE float32, never TF32; of 16-bit types on tensor cores, summed in float32.
