@@ -37,6 +37,8 @@ GEOMETRIES: tuple[tuple[Shape, Size, Size], ...] = (
     ((1, 2, 9, 24), (3, 31), (1, 1)),
     ((1, 2, 33, 9), (31, 3), (1, 1)),
     ((1, 2, 14, 30), (5, 5), (2, 2)),
+    ((1, 1, 40, 136), (7, 7), (2, 2)),
+    ((1, 1, 36, 204), (5, 9), (3, 3)),
     ((1, 9, 27, 29), (7, 7), (3, 3)),
     ((2, 1, 19, 140), (3, 5), (2, 3)),
     ((1, 1, 8, 90), (3, 5), (1, 11)),
@@ -140,12 +142,12 @@ def test_whole_numbers_are_exact(
 @pytest.mark.parametrize("offset", [0, 2, 4, 8], ids=lambda offset: f"offset{offset}")
 @pytest.mark.parametrize("width", [64, 36, 30, 29], ids=lambda width: f"width{width}")
 def test_every_alignment(kernels: Kernels, width: int, offset: int) -> None:
-    for size in ((5, 7), (3, 17)):  # the tile begins 4 or 8 numbers to the left
+    for size, dilation in (((5, 7), 1), ((3, 17), 1), ((3, 7), 2), ((3, 17), 3)):  # a tile begins 4 or 8 numbers early
         x, gate, residual = (whole(torch.float16, 1, 2, 9, width, most=2) for _ in range(3))
         weight = whole(torch.float16, 2, 1, *size)
-        out = kernels.forward(x, weight, gate=gate, residual=residual, offset=offset)
+        out = kernels.forward(x, weight, None, (1, dilation), gate=gate, residual=residual, offset=offset)
         wide = [each.double() for each in (x, weight, gate, residual)]
-        assert torch.equal(out.double(), reference(*wide[:2], None, [1, 1], "none", 0.0, *wide[2:]))
+        assert torch.equal(out.double(), reference(*wide[:2], None, [1, dilation], "none", 0.0, *wide[2:]))
 
 
 @EACH_TYPE
@@ -229,6 +231,8 @@ def test_the_gradient_of_the_filter_alone(kernels: Kernels) -> None:
         ("float16", (1, 64, 180, 320), (31, 1), (1, 1), (False, False)),
         ("float16", (1, 1, 1 << 30, 2), (7, 7), (1, 1), (False, False)),
         ("float16", (1, 1, 1 << 20, 1 << 20), (7, 7), (1 << 19, 1 << 19), (False, False)),
+        ("float16", (9, 64, 64, 64), (7, 7), (12, 12), (False, False)),
+        ("float16", (9, 64, 9, 9), (7, 7), (1, 1), (False, True)),
         ("float16", (5, 3, 40000, 40000), (7, 7), (1, 1), (True, True)),
     ],
 )

@@ -66,6 +66,11 @@ inline F from_bfloat16(__m256i bits) {
 inline __m256i to_float16(F v) {
   return _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
 }
+#ifdef __AVX512BF16__
+inline __m256i to_bfloat16(F v) {  // what is below 2^-126 becomes 0
+  return (__m256i)_mm512_cvtneps_pbh(v);
+}
+#else
 inline __m256i to_bfloat16(F v) {
   __m512i bits = _mm512_castps_si512(v);
   __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
@@ -74,6 +79,7 @@ inline __m256i to_bfloat16(F v) {
   __m512i kept = _mm512_mask_mov_epi32(rounded, _mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q), quiet);
   return _mm512_cvtepi32_epi16(_mm512_srli_epi32(kept, 16));
 }
+#endif
 
 inline F widen(const Float16* from) {
   return from_float16(load16(from));

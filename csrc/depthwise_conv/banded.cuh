@@ -12,14 +12,17 @@
 // meets one sums tap by tap instead.
 //
 // Floor at (1, 64, 360, 640): 59 MB, 13.7 us at 4.3 TB/s. Per filter row and 16 x 8 outputs a multiprocessor spends
-// 0.8 K / 8 cycles on mma (62 % of the tensor cores' rate) and 2 (1 + (K / 8 - 1) / 8) on reading A: both together at
-// least 9 us at k = 7, 15 at 11, 18 at 13, 24 at 17, 35 at 21, 65 at 31.
-// Shared memory: k = 7: 20 KB for 64 x 128, k = 31: 38 KB; channels_last 98 KB (16 channels) to 147 KB (8 channels, k =
-// 31).
+// 0.8 K / 8 cycles on mma (62 % of the tensor cores' rate) and 2 (1 + (K / 8 - 1) / 8) on reading A; the longer of the
+// two is 8 us at k = 7, 14 at 11, 16 at 13, 21 at 17, 33 at 21, 62 at 31. The band itself is one word a lane and block,
+// read once for 16 tiles of outputs, so that nothing depends on how many filter rows there are. Registers: 128, for 16
+// warps on a multiprocessor. Shared memory: 20 KB for 64 x 128 outputs at k = 7, 38 KB at 31; channels_last 98 KB (16
+// channels, k = 7) to 147 KB (8 channels, k = 31).
 #pragma once
 
 #include "../common/launch.cuh"
+#include "banded_load.cuh"
 #include "banded_outputs.cuh"
+#include "banded_store.cuh"
 
 namespace lightsr {
 
@@ -250,10 +253,11 @@ int banded_by_width(const DepthwiseConv& call, void* stream, int64_t grid_rows) 
   }
 }
 
-// A 3 x 3 filter is as fast without tensor cores, a column cannot use them.
+// A 3 x 3 filter is as fast without tensor cores, a column cannot use them, and small lattices leave a warp's tile
+// empty.
 inline bool banded_takes(const DepthwiseConv& call) {
   const bool type = call.type == Type::float16 || call.type == Type::bfloat16;
-  return type && call.kw >= 3 && call.kh * call.kw > 9 && fits_banded(call);
+  return type && call.kw >= 3 && call.kh * call.kw > 9 && fits_banded(call) && lattice_size(call) >= 256;
 }
 
 // `grid_rows` is how many channels of images one launch takes at most.

@@ -70,7 +70,11 @@ inline BandMove band_move(const BandPicture& picture, const void* tensor, int le
     const bool aligned = picture.channels % 8 == 0 && picture.block_planes % 8 == 0 && address % 16 == 0;
     return aligned ? BandMove::octets : BandMove::numbers;
   }
-  if (picture.dw > 1) return BandMove::numbers;
+  if (picture.dw > 1) {
+    const bool aligned = picture.width % 4 == 0 && left % 4 == 0 && address % 8 == 0;
+    if (!aligned || picture.dw > 3) return BandMove::numbers;
+    return picture.dw == 2 ? BandMove::phases2 : BandMove::phases3;
+  }
   const auto fits = [&](int bytes) {
     return 2 * picture.width % bytes == 0 && 2 * left % bytes == 0 && address % bytes == 0;
   };
@@ -85,6 +89,12 @@ bool fits_banded(const Call& call) {
   // Every phase has its own tiles.
   return sizes && ceil_div(call.h, int64_t{16}) + smaller(call.dh, call.h) <
                       most / (ceil_div(call.w, int64_t{32}) + smaller(call.dw, call.w));
+}
+
+// Of the largest lattice.
+template <class Call>
+int64_t lattice_size(const Call& call) {
+  return ceil_div(call.h, smaller(call.dh, call.h)) * ceil_div(call.w, smaller(call.dw, call.w));
 }
 
 }  // namespace lightsr

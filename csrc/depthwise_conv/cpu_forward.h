@@ -18,17 +18,24 @@ namespace lightsr {
 
 constexpr int64_t buffer_bytes = 384 * 1024;  // of a task's rows: some of the second-level cache
 
+// Where lanes are channels of 16 bits, two vectors of channels share a cache line: one task does as many of them in
+// turn as have their pixels, a patch of so many columns and some 24 rows, in the cache together.
+constexpr int64_t near_bytes = 512 * 1024;
+constexpr int64_t pixels = 64;
+
 // Rows and vectors of the result in one tile. Sums, one row of the buffer and a tap fill the registers.
 constexpr int most_rows = level::registers == 32 ? 4 : 6;
 constexpr int most_vectors = level::registers == 32 ? 4 : 2;
 
 template <class E, bool PerLane>
-void run_tile(const Tile<E>& tile, int rows, int vectors) {
+void run_tiles(const Tile<E>& tile, int rows, int vectors) {
   auto with = [&](auto r) {
     constexpr int R = decltype(r)::value;
     if constexpr (most_vectors == 4)
-      if (vectors == 4) return run_tile<E, PerLane, R, 4>(tile);
-    return vectors == 2 ? run_tile<E, PerLane, R, 2>(tile) : run_tile<E, PerLane, R, 1>(tile);
+      if (vectors == 4) return run_tiles<E, PerLane, R, 4>(tile);
+    if constexpr (!std::is_same_v<E, double>)  // which is seldom enough for one variant less to compile
+      if (vectors == 2) return run_tiles<E, PerLane, R, 2>(tile);
+    return run_tiles<E, PerLane, R, 1>(tile);
   };
   if constexpr (most_rows == 6)
     if (rows == 6) return with(std::integral_constant<int, 6>{});
@@ -58,33 +65,44 @@ class Forward {
     E* taps = memory.get() + (64 - reinterpret_cast<uintptr_t>(memory.get()) % 64) % 64 / sizeof(E);
     std::unique_ptr<T[]> start(new T[groups * each]);
     for (int64_t c = 0; c < groups * each; ++c) pack(taps + c / each * each_group + c % each, start.get(), c);
-    int64_t tasks = call.n * phases * bands * segments * groups;
-    run_tasks(tasks, [&](int64_t task) {
-      int64_t group = task % groups, segment = task / groups % segments, band = task / (groups * segments) % bands;
-      int64_t phase = task / (groups * segments * bands) % phases, n = task / (groups * segments * bands * phases);
-      run_task(taps + group * each_group, start.get() + group * each, n, group, phase, band, segment);
+    int64_t runs = (groups + group_run - 1) / group_run;
+    run_tasks(call.n * phases * bands * segments * runs, [&](int64_t task) {
+      int64_t run = task % runs, segment = task / runs % segments, band = task / (runs * segments) % bands;
+      int64_t phase = task / (runs * segments * bands) % phases, n = task / (runs * segments * bands * phases);
+      for (int64_t group = run * group_run; group < std::min(groups, (run + 1) * group_run); ++group)
+        run_task(taps + group * each_group, start.get() + group * each, n, group, phase, band, segment);
     });
   }
 
  private:
   using T = Sums<E>;
   static constexpr int size = Vec<T>::size, each = PerLane ? size : 1, along = PerLane ? 1 : size;
+  static constexpr bool shared_lines = PerLane && size * sizeof(S) < 64;
 
-  // How many columns and rows a task has, and how many rows the buffer.
+  // How many columns, rows and groups a task has, and how many rows the buffer.
   void plan() {
-    int64_t need = kh - 1 + most_rows, budget = buffer_bytes / int64_t(sizeof(T)) / each;  // rows, columns
-    int64_t fit = budget / need - around, least = std::max<int64_t>({around, 64, most_vectors * along});
-    segment_width = std::min(call.w, std::max(fit, least) / (most_vectors * along) * (most_vectors * along));
+    int64_t need = kh - 1 + most_rows, budget = buffer_bytes / int64_t(sizeof(E)) / each;  // rows times columns
+    int64_t fit = shared_lines ? pixels : budget / need - around;
+    segment_width =
+        std::max<int64_t>({fit, around, most_vectors * along}) / (most_vectors * along) * (most_vectors * along);
+    segment_width = std::min(call.w, segment_width);
     segments = (call.w + segment_width - 1) / segment_width;
     columns = (segment_width + along - 1) / along * along + around;
     pitch = ((columns + along - 1) / along | 1) * size;  // odd, so that the rows do not fall on the same cache lines
 
-    int64_t others = call.n * groups * phases * segments, wanted = 4 * torch::stable::get_num_threads();
-    bands = others >= wanted ? 1 : (wanted + others - 1) / others;
-    band_rows = std::max<int64_t>((rows + bands - 1) / bands, std::max<int64_t>(2 * most_rows, kh / 2));
+    band_rows = rows;
+    group_run = 1;
+    if (shared_lines) {
+      band_rows = std::min<int64_t>(rows, std::max(24, kh));
+      int64_t bytes = 2 * band_rows * segment_width * size * int64_t(sizeof(S));
+      group_run = std::clamp<int64_t>(near_bytes / bytes, 1, groups);
+    }
+    int64_t wanted = 4 * torch::stable::get_num_threads(), runs = (groups + group_run - 1) / group_run;
+    auto tasks = [&] { return call.n * phases * segments * runs * ((rows + band_rows - 1) / band_rows); };
+    while (tasks() < wanted && band_rows > std::max(2 * most_rows, kh / 2)) band_rows = (band_rows + 1) / 2;
     band_rows = (band_rows + most_rows - 1) / most_rows * most_rows;
     bands = (rows + band_rows - 1) / band_rows;
-    capacity = std::max(need, std::min(band_rows + kh - 1, buffer_bytes / int64_t(sizeof(T)) / pitch));
+    capacity = std::max(need, std::min(band_rows + kh - 1, buffer_bytes / int64_t(sizeof(E)) / pitch));
   }
 
   // Tap columns of KH taps each, and the bias, of one channel; zeros for lanes that are none.
@@ -157,49 +175,47 @@ class Forward {
                    .kh = kh,
                    .kw = tap_columns,
                    .start = start};
-      run_row(tile, at, y, left, width, tile_rows, int(std::min<int64_t>(tile_rows, remain)), filled, height);
+      run_row(tile, at, y, left, width, tile_rows, int(std::min<int64_t>(tile_rows, remain)), filled);
       y += tile_rows;
     }
   }
 
-  // The tiles of one row of tiles, of which `remain` rows are of use.
+  // The tiles of one row of tiles, of which `remain` rows are of use, some at a time.
   void run_row(Tile<E>& tile, const Plane& at, int64_t y, int64_t left, int64_t width, int tile_rows, int remain,
-               int64_t next, int64_t height) const {
-    alignas(64) T sums[most_rows * most_vectors * size];
+               int64_t next) const {
+    constexpr int most_tiles = 6, widest = most_vectors == 2 && std::is_same_v<E, double> ? 1 : most_vectors;
+    alignas(64) T sums[most_rows * most_tiles * most_vectors * size];
     const E* x = tile.x;
-    const S* source = static_cast<const S*>(call.x) + at.start + left * at.column;
-    int64_t vectors = (width + along - 1) / along;
+    int64_t vectors = (width + along - 1) / along, apart = along * at.column;
+    tile.soon_row = at.row * int64_t(sizeof(S)), tile.soon_vector = apart * int64_t(sizeof(S));
     for (int64_t j = 0; j < vectors;) {
-      int wide = vectors - j >= most_vectors ? most_vectors : vectors - j >= 2 ? 2 : 1;
+      int wide = vectors - j >= widest ? widest : vectors - j >= 2 && !std::is_same_v<E, double> ? 2 : 1;
+      tile.tiles = std::min<int64_t>((vectors - j) / wide, most_tiles);
+      int many = int(tile.tiles) * wide;
       int64_t to = at.start + y * at.row + (left + j * along) * at.column;
-      bool whole = PerLane ? at.lanes == size : (j + wide) * size <= width;
       tile.x = x + j * size;
-      for (int64_t i = 0; i < tile_rows; ++i)
-        for (int v = 0; v < wide; ++v) {
-          int64_t column = (j + v) * along * at.column;
-          if (next + i < height) __builtin_prefetch(source + (next + i) * at.row + column, 0, 2);
-          if (i < remain) __builtin_prefetch(finish.out + to + i * at.row + v * along * at.column, 1);
-        }
+      tile.soon_read = reinterpret_cast<const char*>(static_cast<const S*>(call.x) + to + (next - y) * at.row);
+      tile.soon_written = reinterpret_cast<const char*>(finish.out + to);
+      bool whole = PerLane ? at.lanes == size : (j + many) * size <= width;
       if (std::is_same_v<T, S> && finish.none() && whole && remain == tile_rows) {
         tile.out = reinterpret_cast<T*>(finish.out + to);
-        tile.out_row = at.row, tile.out_vector = along * at.column;
-        run_tile<E, PerLane>(tile, tile_rows, wide);
+        tile.out_row = at.row, tile.out_vector = apart;
+        run_tiles<E, PerLane>(tile, tile_rows, wide);
       } else {
-        tile.out = sums, tile.out_row = wide * size, tile.out_vector = size;
-        run_tile<E, PerLane>(tile, tile_rows, wide);
+        tile.out = sums, tile.out_row = many * size, tile.out_vector = size;
+        run_tiles<E, PerLane>(tile, tile_rows, wide);
         int lanes = PerLane ? at.lanes : size;
-        int last = PerLane ? at.lanes : int(std::min<int64_t>(size, width - (j + wide - 1) * size));
-        for (int i = 0; i < remain; ++i)
-          finish(sums + i * wide * size, to + i * at.row, wide, along * at.column, lanes, last);
+        int last = PerLane ? at.lanes : int(std::min<int64_t>(size, width - (j + many - 1) * size));
+        for (int i = 0; i < remain; ++i) finish(sums + i * many * size, to + i * at.row, many, apart, lanes, last);
       }
-      j += wide;
+      j += many;
     }
   }
 
   const DepthwiseConv& call;
   int kh, kw, tap_columns;
   int64_t groups, phases, rows, around;  // around: columns beside a segment that its taps reach
-  int64_t segment_width, segments, columns, pitch, bands, band_rows, capacity;
+  int64_t segment_width, segments, columns, pitch, bands, band_rows, group_run, capacity;
   Finish<T, S> finish;
 };
 

@@ -74,10 +74,16 @@ inline void read_row(Pair* to, const BFloat16* picture, const Plane& plane, int6
   }
   auto pixel = [&](int64_t column) {
     if (column < 0 || column >= width) return _mm256_setzero_si256();
-    const BFloat16* at = row + column * plane.column;
-    return plane.lanes == size ? level::load16(at) : level::load16(at, plane.lanes);
+    return level::load16(row + column * plane.column, plane.lanes);
   };
-  for (int64_t i = 0; i < count; ++i) store(i * size, pixel(first + i), pixel(first + i + dilation));
+  int64_t begin = std::clamp<int64_t>(-first, 0, count), end = std::clamp(width - dilation - first, begin, count);
+  if (plane.lanes < size) end = begin;
+  for (int64_t i = 0; i < begin; ++i) store(i * size, pixel(first + i), pixel(first + i + dilation));
+  for (int64_t i = begin; i < end; ++i) {
+    const BFloat16* at = row + (first + i) * plane.column;
+    store(i * size, level::load16(at), level::load16(at + dilation * plane.column));
+  }
+  for (int64_t i = end; i < count; ++i) store(i * size, pixel(first + i), pixel(first + i + dilation));
 }
 #endif
 
@@ -94,19 +100,24 @@ struct Finish {
 
   // One row of vectors, `lanes` of each and `last` of the last one, to places `apart` from each other.
   void operator()(const T* sums, int64_t at, int vectors, int64_t apart, int lanes, int last) const {
-    for (int v = 0; v < vectors; ++v, sums += Vec<T>::size, at += apart) {
-      int count = v + 1 < vectors ? lanes : last;
-      if (count == Vec<T>::size) {
-        Vec<T> value = activate(Vec<T>::load(sums), activation, negative_slope);
-        if (gate) value = value * Vec<T>::load(gate + at);
-        if (residual) value = value + Vec<T>::load(residual + at);
-        value.store(out + at);
-      } else {
-        Vec<T> value = activate(Vec<T>::load(sums), activation, negative_slope);
-        if (gate) value = value * Vec<T>::load(gate + at, count);
-        if (residual) value = value + Vec<T>::load(residual + at, count);
-        value.store(out + at, count);
+    int whole = lanes < Vec<T>::size ? 0 : last < Vec<T>::size ? vectors - 1 : vectors;
+    if (none())
+      for (int v = 0; v < whole; ++v) Vec<T>::load(sums + v * Vec<T>::size).store(out + at + v * apart);
+    else
+      for (int v = 0; v < whole; ++v) {
+        int64_t place = at + v * apart;
+        Vec<T> value = activate(Vec<T>::load(sums + v * Vec<T>::size), activation, negative_slope);
+        if (gate) value = value * Vec<T>::load(gate + place);
+        if (residual) value = value + Vec<T>::load(residual + place);
+        value.store(out + place);
       }
+    for (int v = whole; v < vectors; ++v) {
+      int64_t place = at + v * apart;
+      int count = v + 1 < vectors ? lanes : last;
+      Vec<T> value = activate(Vec<T>::load(sums + v * Vec<T>::size), activation, negative_slope);
+      if (gate) value = value * Vec<T>::load(gate + place, count);
+      if (residual) value = value + Vec<T>::load(residual + place, count);
+      value.store(out + place, count);
     }
   }
 };

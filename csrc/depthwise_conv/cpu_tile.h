@@ -41,6 +41,11 @@ struct Tile {
   const Sums<T>* start;  // what the sums begin with, the bias: one number or one vector
   Sums<T>* out;
   int64_t out_row, out_vector;  // from row to row, from vector to vector
+  int64_t tiles;                // side by side
+  // What will be read and written soon, R rows of V vectors for each tile, and the bytes between these. Fetching it
+  // while the sums are busy takes its time off; addresses that nothing stands at do no harm.
+  const char *soon_read, *soon_written;
+  int64_t soon_row, soon_vector;
 };
 
 template <class T, bool PerLane>
@@ -101,14 +106,14 @@ template <class T, bool PerLane, int Rows, int First, int Last, int R, int V>
 
 // Rows 0 to R - 2 together with rows KH to KH + R - 2, all of which exist.
 template <class T, bool PerLane, int Row, int R, int V>
-[[gnu::always_inline]] inline void add_pairs(Vec<Sums<T>> (&sums)[R][V], const T* above, const T* below, int64_t pitch,
-                                             const T* taps, int64_t down) {
+[[gnu::always_inline]] inline void add_both_ends(Vec<Sums<T>> (&sums)[R][V], const T* above, const T* below,
+                                                 int64_t pitch, const T* taps, int64_t down) {
   constexpr int each = PerLane ? Vec<T>::size : 1;
   if constexpr (Row < R - 1) {
     std::make_integer_sequence<int, V> vectors;
     add<T, PerLane, 0, Row>(sums, above + Row * pitch, taps + Row * each, vectors);
     add<T, PerLane, Row + 1, R - 1>(sums, below + Row * pitch, taps + down + Row * each, vectors);
-    add_pairs<T, PerLane, Row + 1>(sums, above, below, pitch, taps, down);
+    add_both_ends<T, PerLane, Row + 1>(sums, above, below, pitch, taps, down);
   }
 }
 
@@ -132,33 +137,48 @@ template <class T, int R, int V, int... i>
   (sums[i / V][i % V].store(tile.out + i / V * tile.out_row + i % V * tile.out_vector), ...);
 }
 
+template <class T, int V, int... i>
+[[gnu::always_inline]] inline void fetch(const Tile<T>& tile, Indices<i...>) {
+  (__builtin_prefetch(tile.soon_read + i / V * tile.soon_row + i % V * tile.soon_vector, 0, 2), ...);
+  (__builtin_prefetch(tile.soon_written + i / V * tile.soon_row + i % V * tile.soon_vector, 1), ...);
+}
+
 // R is even and at most KH + 1.
 template <class T, bool PerLane, int R, int V>
-void run_tile(const Tile<T>& tile) {
-  Vec<Sums<T>> sums[R][V];
-  begin<Sums<T>, R, V>(sums, tap<Sums<T>, PerLane>(tile.start), std::make_integer_sequence<int, R * V>{});
+void run_tiles(Tile<T> tile) {
+  std::make_integer_sequence<int, R * V> all;
+  int64_t down = int64_t(tile.kh) * (PerLane ? Vec<T>::size : 1);
+  bool whole = tile.first == 0 && tile.last == tile.kh + R - 1;
+  int from = tile.first > R - 1 ? tile.first : R - 1, until = tile.last < tile.kh ? tile.last : tile.kh;
 
-  if (tile.first == 0 && tile.last == tile.kh + R - 1) {
-    int64_t down = int64_t(tile.kh) * (PerLane ? Vec<T>::size : 1);
-    const T *above = tile.x + tile.row * tile.pitch, *below = above + tile.kh * tile.pitch, *taps = tile.taps;
-    for (int left = tile.kw; left > 0; --left, taps += down) {
-      add_pairs<T, PerLane, 0>(sums, above, below, tile.pitch, taps, down);
-      int64_t step = next_step(tile, left);
-      above += step, below += step;
+  for (; tile.tiles > 0; --tile.tiles) {
+    fetch<T, V>(tile, all);
+    Vec<Sums<T>> sums[R][V];
+    begin<Sums<T>, R, V>(sums, tap<Sums<T>, PerLane>(tile.start), all);
+    if (whole) {
+      const T *above = tile.x + tile.row * tile.pitch, *below = above + tile.kh * tile.pitch, *taps = tile.taps;
+      for (int left = tile.kw; left > 0; --left, taps += down) {
+        add_both_ends<T, PerLane, 0>(sums, above, below, tile.pitch, taps, down);
+        int64_t step = next_step(tile, left);
+        above += step, below += step;
+      }
+    } else {
+      add_ends<T, PerLane, 0>(sums, tile);
     }
-  } else {
-    add_ends<T, PerLane, 0>(sums, tile);
-  }
+    int row = from;
+    for (; row + 4 <= until; row += 4) add_rows<T, PerLane, 4, 0, R - 1>(sums, tile, row);
+    if (row + 2 <= until) {
+      add_rows<T, PerLane, 2, 0, R - 1>(sums, tile, row);
+      row += 2;
+    }
+    if (row < until) add_rows<T, PerLane, 1, 0, R - 1>(sums, tile, row);
+    finish<T, R, V>(sums, tile, all);
 
-  int row = tile.first > R - 1 ? tile.first : R - 1, last = tile.last < tile.kh ? tile.last : tile.kh;
-  for (; row + 4 <= last; row += 4) add_rows<T, PerLane, 4, 0, R - 1>(sums, tile, row);
-  if (row + 2 <= last) {
-    add_rows<T, PerLane, 2, 0, R - 1>(sums, tile, row);
-    row += 2;
+    tile.x += V * Vec<T>::size;
+    tile.out += V * tile.out_vector;
+    tile.soon_read += V * tile.soon_vector;
+    tile.soon_written += V * tile.soon_vector;
   }
-  if (row < last) add_rows<T, PerLane, 1, 0, R - 1>(sums, tile, row);
-
-  finish<T, R, V>(sums, tile, std::make_integer_sequence<int, R * V>{});
 }
 
 }  // namespace lightsr

@@ -17,13 +17,19 @@
 namespace lightsr {
 
 constexpr int64_t unit_bytes = 256 * 1024;  // of a unit's rows: some of the second-level cache
+constexpr int64_t most_terms = 512;         // about so many are added up before they are added to the other sums
 constexpr int64_t most_tasks = 512;         // about so many: enough for any machine's threads, few enough to add up
 
 // Tap rows and columns in one go: their sums, the columns' vectors of x and one of the gradient fill the registers.
 constexpr int most_tap_rows = level::registers == 32 ? 5 : 4;
 constexpr int most_tap_columns = level::registers == 32 ? 5 : 3;
 
-template <class T, int KY = most_tap_rows, int KX = most_tap_columns>
+template <class T>
+constexpr int most_rows_of = std::is_same_v<T, double> ? 3 : most_tap_rows;  // float64 is seldom: less to compile
+template <class T>
+constexpr int most_columns_of = std::is_same_v<T, double> ? 3 : most_tap_columns;
+
+template <class T, int KY = most_rows_of<T>, int KX = most_columns_of<T>>
 void correlate(const Correlation<T>& job, int ky, int kx) {
   if (ky < KY) {
     if constexpr (KY > 1) correlate<T, KY - 1, KX>(job, ky, kx);
@@ -112,14 +118,16 @@ class WeightGradient {
     job.vectors = PerLane ? width : width / size, job.tail = PerLane ? 0 : int(width % size), job.sums_row = kw * size;
     // Row y of x and row y + kh / 2 - i of the gradient make up tap row i.
     auto run = [&](int i, int many, int j, int wide, int64_t from, int64_t until) {
-      if (from >= until) return;
-      job.x = x + (from - begin) * x_pitch + j * job.step;
-      job.grad = grad + (from + kh / 2 - i - first) * grad_pitch;
-      job.rows = until - from;
       job.sums = total + (i * kw + j) * size;
-      correlate<T>(job, many, wide);
+      for (; from < until; from += job.rows) {
+        job.x = x + (from - begin) * x_pitch + j * job.step;
+        job.grad = grad + (from + kh / 2 - i - first) * grad_pitch;
+        job.rows = std::min(until - from, std::max<int64_t>(1, most_terms / (job.vectors + 1)));
+        correlate<T>(job, many, wide);
+      }
     };
-    int down = (kh + most_tap_rows - 1) / most_tap_rows, across = (kw + most_tap_columns - 1) / most_tap_columns;
+    int down = (kh + most_rows_of<T> - 1) / most_rows_of<T>;
+    int across = (kw + most_columns_of<T> - 1) / most_columns_of<T>;
     for (int a = 0; a < down; ++a) {
       int i = kh * a / down, many = kh * (a + 1) / down - i;
       int64_t from = std::max<int64_t>(begin, i + many - 1 - kh / 2);  // rows that all of these tap rows take

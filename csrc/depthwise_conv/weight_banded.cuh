@@ -1,24 +1,26 @@
 // The gradient of depthwise_conv's filter, of float16 and bfloat16, on tensor cores.
 //
 // grad_weight[i, j] = sum over rows h and columns x of grad[h, x - j + kw/2] input[h + i - kh/2, x]: for each row h of
-// grad a product of 16 or 32 values of j, 8 to 32 of i, over the columns x. Only padding is wasted: 2.6 products for
-// each one needed at 7 x 7, 2.1 at 11, 1.5 at 13, 2.7 at 17, 1.7 at 21, 1.1 at 31.
+// grad a product of the values of j and the rows of input near h, over the columns x; see weight_banded_multiply.cuh.
+// Only padding is wasted: 2.6 products for each one needed at 7 x 7, 2.1 at 11, 1.5 at 13, 2.0 at 17, 1.3 at 21, 1.1
+// at 31.
 //
 // Tile plan: a block has one channel (its column phases, if the dilation has some) or 8 channels of a channels_last
 // tensor, and a share of all (image, phase, tile) triples, one tile after another in shared memory: 32 rows x 128
-// columns of grad, or 16 x 64 of each of several planes, and the input around them. Its warps share a plane by the rows
-// modulo 8, keep all taps' sums in registers, and meet once, at the end. The block's sums go to a float32 workspace
-// [parts, C, taps + 1]; a second kernel adds the parts in their order: no atomics, the same bits every time.
-// The tap behind the last one is the sum of grad, for the bias.
+// columns of grad, or 16 x 64 of each of several planes, and the input around them; where copies can run by themselves,
+// the next tile comes while this one is multiplied. Warps keep all taps' sums in registers and meet once, at the end.
+// The block's sums go to a float32 workspace [parts, C, taps + 1]; a second kernel adds the parts in their order: no
+// atomics, the same bits every time. The tap behind the last one is the sum of grad, for the bias.
 //
 // Floor at (1, 64, 360, 640): 59 MB, 13.7 us at 4.3 TB/s. For each row and 32 columns of grad a multiprocessor spends
-// 1.6 cycles on each of 2, 4, 12, 16 mma and about 8, 10, 13, 14 on shared memory, up to k = 7, 15, 23, 31: 16, 20, 38
-// and 51 us if nothing else were in the way.
-// Registers: at most 80, for three blocks of 256 threads on a multiprocessor, two from k = 17 on. Shared memory: 27 KB
-// at k = 7, 38 KB at 31; channels_last 68 KB and 103 KB.
+// 3.2, 6.4, 6.4, 14.4, 25.6 cycles on mma (62 % of the tensor cores' rate) up to k = 7, 13, 15, 23, 31 and 5, 6.5, 7.5,
+// 9, 14 on reading shared memory, 3 on filling it and on grad's second copy: 16, 19, 21, 29, 51 us.
+// Registers: at most 128, for two blocks of 256 threads. Shared memory: 59 KB at k = 7, 75 KB at 31 (both tiles);
+// channels_last 69 KB and 103 KB.
 #pragma once
 
 #include "../common/launch.cuh"
+#include "banded_load.cuh"
 #include "banded_picture.cuh"
 #include "weight_banded_multiply.cuh"
 #include "weight_banded_sum.cuh"
@@ -85,8 +87,8 @@ __device__ __forceinline__ WeightBandedUnit weight_banded_unit(const WeightBande
 __device__ __forceinline__ void weight_banded_load(const WeightBanded& call, int channel_group, int64_t unit, int left,
                                                    int start) {
   const WeightBandedUnit place = weight_banded_unit(call, channel_group, unit, left, start);
-  load_band_tile<8>(place.input, call.x + place.origin, place.planes, call.move_x);
-  load_band_tile<8>(place.grad, call.grad + place.origin, place.planes, call.move_grad);
+  load_band_tile<4>(place.input, call.x + place.origin, place.planes, call.move_x);
+  load_band_tile<4>(place.grad, call.grad + place.origin, place.planes, call.move_grad);
 }
 
 // The second copy of every row of grad, one number to the left.
@@ -265,10 +267,11 @@ auto with_weight_banded_form(int kh, int kw, Run run) {
   return run(WeightBanded31());
 }
 
-// Single columns and rows leave the tensor cores nearly empty.
+// Single columns and rows, and lattices of a few numbers, leave the tensor cores nearly empty.
 inline bool weight_banded_takes(const DepthwiseConvWeight& to) {
   const bool type = to.type == Type::float16 || to.type == Type::bfloat16;
-  return type && to.kh >= 3 && to.kw >= 3 && fits_banded(to) && to.c < int64_t{1} << 20;
+  const bool sizes = fits_banded(to) && lattice_size(to) >= 64 && to.c < int64_t{1} << 20;
+  return type && to.kh >= 3 && to.kw >= 3 && sizes;
 }
 
 inline int64_t weight_banded_workspace(const DepthwiseConvWeight& to) {

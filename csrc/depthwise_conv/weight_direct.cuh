@@ -249,6 +249,8 @@ template <class T>
 int64_t weight_direct(const DepthwiseConvWeight& call, bool launch, void* stream) {
   if constexpr (sizeof(T) == 4) {
     switch (call.kw) {
+      case 1:
+        return weight_direct_shape<T, WeightShape<5, 1, direct_skip(1)>>(call, launch, stream);
       case 3:
         return weight_direct_shape<T, WeightShape<3, 3, direct_skip(3)>>(call, launch, stream);
       case 5:
@@ -277,13 +279,12 @@ int64_t weight_direct(const DepthwiseConvWeight& call, bool launch, void* stream
         return weight_direct_shape<T, WeightShape<1, 27, direct_skip(3)>>(call, launch, stream);
       case 29:
         return weight_direct_shape<T, WeightShape<1, 29, direct_skip(5)>>(call, launch, stream);
-      case 31:
-        return weight_direct_shape<T, WeightShape<1, 31, direct_skip(7)>>(call, launch, stream);
       default:
-        break;
+        return weight_direct_shape<T, WeightShape<1, 31, direct_skip(7)>>(call, launch, stream);
     }
+  } else {
+    return weight_direct_any<T>(call, launch, stream);
   }
-  return weight_direct_any<T>(call, launch, stream);
 }
 
 }  // namespace lightsr

@@ -14,7 +14,7 @@ struct WeightShape {
   static constexpr bool ring = ring_numbers <= 100;
   // Blocks on a multiprocessor that the compiler leaves registers for.
   __host__ __device__ static constexpr int blocks(size_t size) {
-    return size > 4 || (ring && ring_numbers > 80) ? 1 : 2;
+    return size > 4 || (ring && ring_numbers > 70) ? 1 : 2;
   }
 };
 
@@ -37,7 +37,7 @@ struct WeightPlan {
 
 template <class T, class Shape>
 WeightPlan weight_plan(const DepthwiseConvWeight& call) {
-  constexpr size_t shared_limit = 100 * 1024;
+  constexpr size_t shared_limit = 99 * 1024;  // what an sm_86 gives a block
   constexpr int64_t enough_blocks = 4096;
   constexpr int size = static_cast<int>(sizeof(Sum<T>)), most_threads = 256;
   const bool last = call.channels_last;

@@ -72,7 +72,8 @@ class Filters {
   Memory<S> taps_, bias_;
 };
 
-// A 1x1 convolution: its matrix with input channels in rows, each row filled up with zeros to whole tiles.
+// A 1x1 convolution, or nothing for no channels: its matrix with input channels in rows, each row filled up with zeros
+// to whole tiles.
 template <class S, class T>
 struct Matrix {
   Matrix(const void* weight, const void* bias, int64_t channels)
@@ -110,7 +111,8 @@ class Attention {
         last_(call.channels_last && call.c > 1),
         near_(call.weight1, call.bias1, call.c, call.kh1, call.kw1, 1, call.h, call.w),
         far_(call.weight2, call.bias2, call.c, call.kh2, call.kw2, call.dilation, call.h, call.w),
-        mix_(call.mix_weight, call.mix_bias, call.c) {}
+        mix_(call.mix_weight, call.mix_bias, call.c),
+        out_(call.out_weight, call.out_bias, call.out_weight ? call.c : 0) {}
 
   void run() {
     const int64_t picture = call_.c * call_.h * call_.w;
@@ -142,9 +144,9 @@ class Attention {
     parallel_for(0, piece.pictures * rows, 1, [&](int64_t begin, int64_t end) {
       for (int64_t task = begin; task < end; ++task) {
         const int64_t n = task / rows, row = task % rows, y = piece.row - around + row;
-        const bool inside = y >= 0 && y < call_.h;
-        const T* from = static_cast<const T*>(call_.x) + ((piece.picture + n) * call_.h + y) * w * c;
-        pad_pixels(x_ + n * c * x_plane_ + row * x_step_, x_plane_, inside ? from : nullptr, c, w, near_.left());
+        const T* from = nullptr;
+        if (y >= 0 && y < call_.h) from = static_cast<const T*>(call_.x) + ((piece.picture + n) * call_.h + y) * w * c;
+        pad_pixels(x_ + n * c * x_plane_ + row * x_step_, x_plane_, from, c, w, near_.left());
       }
     });
   }
@@ -197,8 +199,9 @@ class Attention {
   void mix(const Piece& piece) const {
     constexpr int64_t tile = std::lcm(mix_vectors * size, mix_rows);
     const int64_t pixels = piece.rows * call_.w, c = call_.c;
-    const int64_t block = std::clamp<int64_t>(block_numbers / c / tile, 1, 64) * tile, blocks = ceil_div(pixels, block);
-    const Matrix<S, T> out(call_.out_weight ? call_.out_weight : call_.mix_weight, call_.out_bias, c);
+    const int64_t fair = ceil_div(piece.pictures * pixels, torch::stable::get_num_threads() * tile);
+    const int64_t block = std::clamp<int64_t>(std::min(fair, block_numbers / c / tile), 1, 64) * tile;
+    const int64_t blocks = ceil_div(pixels, block);
     parallel_for(0, piece.pictures * blocks, 1, [&](int64_t begin, int64_t end) {
       const Memory<S> y(last_ ? (block + mix_rows) * mix_.step : (c + mix_rows) * block);
       for (int64_t task = begin; task < end; ++task) {
@@ -207,28 +210,28 @@ class Attention {
         const int64_t before = (piece.picture + n) * c * call_.h * call_.w;  // numbers in earlier pictures
         const int64_t place = piece.row * call_.w + pixel;
         if (last_) {
-          mix_last(out, t, before + place * c, count, y.data());
+          mix_last(t, before + place * c, count, y.data());
         } else {
-          mix_planes(out, t, before + place, count, block, y.data());
+          mix_planes(t, before + place, count, block, y.data());
         }
       }
     });
   }
 
-  void mix_planes(const Matrix<S, T>& out, const S* t, int64_t at, int64_t count, int64_t block, S* y) const {
+  void mix_planes(const S* t, int64_t at, int64_t count, int64_t block, S* y) const {
     const int64_t c = call_.c, step = mix_.step, plane = call_.h * call_.w;
-    Finish<T, S> first = gated(mix_.bias, at, plane, true), second = ended(out.bias, at, plane, true);
+    Finish<T, S> first = gated(mix_.bias, at, plane, true), second = ended(out_.bias, at, plane, true);
     join(first, second, y, block);
     multiply<T, S>({mix_.numbers.data(), 1, step, t, t_plane_, c}, first, c, count);
-    if (call_.out_weight) multiply<T, S>({out.numbers.data(), 1, step, y, block, c}, second, c, count);
+    if (call_.out_weight) multiply<T, S>({out_.numbers.data(), 1, step, y, block, c}, second, c, count);
   }
 
-  void mix_last(const Matrix<S, T>& out, const S* t, int64_t at, int64_t count, S* y) const {
+  void mix_last(const S* t, int64_t at, int64_t count, S* y) const {
     const int64_t c = call_.c, step = mix_.step;
-    Finish<T, S> first = gated(mix_.bias, at, c, false), second = ended(out.bias, at, c, false);
+    Finish<T, S> first = gated(mix_.bias, at, c, false), second = ended(out_.bias, at, c, false);
     join(first, second, y, step);
     multiply<T, S>({t, 1, t_plane_, mix_.numbers.data(), step, c}, first, count, c);
-    if (call_.out_weight) multiply<T, S>({y, step, 1, out.numbers.data(), step, c}, second, count, c);
+    if (call_.out_weight) multiply<T, S>({y, step, 1, out_.numbers.data(), step, c}, second, count, c);
   }
 
   Finish<T, S> gated(const S* bias, int64_t at, int64_t step, bool by_row) const {
@@ -254,7 +257,7 @@ class Attention {
   const LargeKernelAttention& call_;
   const bool last_;  // channels_last; with one channel the layouts are the same
   const Filters<S, T> near_, far_;
-  const Matrix<S, T> mix_;
+  const Matrix<S, T> mix_, out_;
   S *x_ = nullptr, *t_ = nullptr;
   int64_t x_step_ = 0, x_plane_ = 0, t_plane_ = 0;
 };

@@ -69,30 +69,33 @@ __attribute__((noinline)) void mix_tile(const Product<S>& product, int64_t row, 
   }
 }
 
-// Rows from `row` on, at most `many`, and columns from `column` on, at most `count`, of the sums in `tile`.
+// One vector of the sums, or its first `part` numbers.
+template <class T, class S, class... Part>
+inline void finish_vector(const Finish<T, S>& finish, Vec<S> value, int64_t row, int64_t column, Part... part) {
+  const int64_t at = row * finish.step + column;
+  if (finish.bias) {
+    value = value + (finish.bias_by_row ? Vec<S>::fill(finish.bias[row]) : Vec<S>::load(finish.bias + column, part...));
+  }
+  if (finish.gate) value = value * Vec<S>::load(finish.gate + at, part...);
+  if (finish.residual) value = value + Vec<S>::load(finish.residual + at, part...);
+  if (finish.out) {
+    value.store(finish.out + at, part...);
+  } else {
+    value.store(finish.block + row * finish.block_step + column, part...);
+  }
+}
+
+// Rows from `row` on, `many` of them, and columns from `column` on, `count` of them, of the sums in `tile`.
 template <class T, class S>
-void finish_tile(const Finish<T, S>& finish, const S* tile, int64_t row, int64_t many, int64_t column, int64_t count,
+void finish_tile(const Finish<T, S> finish, const S* tile, int64_t row, int64_t many, int64_t column, int64_t count,
                  int vectors) {
   constexpr int size = Vec<S>::size;
-  for (int64_t r = row; r < row + many; ++r, tile += vectors * size) {
-    for (int64_t done = 0; done < count; done += size) {
-      const int64_t c = column + done, at = r * finish.step + c;
-      const int part = static_cast<int>(std::min<int64_t>(size, count - done));
-      Vec<S> value = Vec<S>::load(tile + done);
-      if (part == size) {
-        if (finish.bias)
-          value = value + (finish.bias_by_row ? Vec<S>::fill(finish.bias[r]) : Vec<S>::load(finish.bias + c));
-        if (finish.gate) value = value * Vec<S>::load(finish.gate + at);
-        if (finish.residual) value = value + Vec<S>::load(finish.residual + at);
-        finish.out ? value.store(finish.out + at) : value.store(finish.block + r * finish.block_step + c);
-      } else {
-        if (finish.bias)
-          value = value + (finish.bias_by_row ? Vec<S>::fill(finish.bias[r]) : Vec<S>::load(finish.bias + c, part));
-        if (finish.gate) value = value * Vec<S>::load(finish.gate + at, part);
-        if (finish.residual) value = value + Vec<S>::load(finish.residual + at, part);
-        finish.out ? value.store(finish.out + at, part) : value.store(finish.block + r * finish.block_step + c, part);
-      }
-    }
+  for (int64_t r = 0; r < many; ++r, tile += vectors * size) {
+    int64_t done = 0;
+    for (; done + size <= count; done += size) finish_vector(finish, Vec<S>::load(tile + done), row + r, column + done);
+    if (done == count) continue;
+    const int part = static_cast<int>(count - done);
+    finish_vector(finish, Vec<S>::load(tile + done), row + r, column + done, part);
   }
 }
 

@@ -288,7 +288,7 @@ void run_grid(const void* kernel, dim3 grid, dim3 block, size_t shared_bytes, vo
   if (noted != nullptr) {
     char name[1024] = "a kernel";
 #if defined(__SANITIZE_ADDRESS__)
-    __sanitizer_symbolize_pc(const_cast<void*>(kernel), "%f", name, sizeof(name));
+    __sanitizer_symbolize_pc(static_cast<char*>(const_cast<void*>(kernel)) + 1, "%f", name, sizeof(name));
 #endif
     *noted += std::to_string(blocks) + " " + std::to_string(threads) + " " + std::to_string(shared_bytes) + " ";
     *noted += std::string(name) + "\n";

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import functools
 import hashlib
 import os
@@ -81,10 +82,14 @@ def build(*sources: str, flags: tuple[str, ...] = ()) -> Path:
     if folder.stat().st_uid != os.getuid():
         raise PermissionError(f"{folder} belongs to someone else")
     units = [HERE / "main.cpp", HERE / "fibres.cpp", *(ROOT / source for source in sources)]
-    objects = [str(_object(folder, unit, () if unit.parent == HERE else flags)) for unit in units]
-    program = folder / f"{_digest(*objects)}.program"
-    if not program.exists():
-        _compile([_compiler(), *FLAGS, *objects], program)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # processes side by side build once
+        objects = [
+            str(_object(folder, unit, () if unit.name in ("main.cpp", "fibres.cpp") else flags)) for unit in units
+        ]
+        program = folder / f"{_digest(*objects)}.program"
+        if not program.exists():
+            _compile([_compiler(), *FLAGS, *objects], program)
     return program
 
 
