@@ -1,18 +1,23 @@
-"""The compiled kernels of large_kernel_attention: those for CUDA on the harness, those for the CPU at every SIMD level."""
+"""The compiled kernels of large_kernel_attention: for CUDA on the harness, for the CPU at every SIMD level."""
 
 from __future__ import annotations
 
+import ctypes
+import platform
+import shutil
+import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 import torch
+from cuda_on_cpu.harness import Harness, Result, why_not
 from torch import Tensor
 
 from lightsr_kernels.large_kernel_attention.reference import reference
 
-from cuda_on_cpu.harness import Harness, Result, why_not
-
+ROOT = Path(__file__).resolve().parents[1]
 DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)  # in the order of csrc/common/types.h
 SOURCES = (
     "csrc/large_kernel_attention/cuda.cu",
@@ -51,12 +56,14 @@ class Case:
         return [x, near, vector(), far, vector(), mix, vector(), self.dilation, matrix, vector(out), residual]
 
 
-# One pass: several tiles, edges, pictures by fours and one by one, all the ways a channel count fills its units.
+# One pass, but for pictures so small that the halo is most of a tile: several tiles, edges, pictures by fours and one
+# by one, all the ways a channel count fills its units.
 ONE_PASS = (
     Case("odd-sizes", (2, 3, 9, 7)),
     Case("17-channels", (1, 17, 11, 13), parts=("bias", "residual")),
     Case("64-channels", (1, 64, 6, 40)),
     Case("tiles", (1, 1, 64, 72), parts=("out",)),
+    Case("odd-tiles", (1, 2, 62, 67), parts=("bias",)),
     Case("1x1-picture", (2, 5, 1, 1)),
     Case("any-filter", (1, 2, 21, 24), (3, 5), (5, 3), 2, ()),
     Case("any-filter-tiles", (1, 1, 50, 67), (1, 3), (3, 1), 4),
@@ -143,3 +150,99 @@ def test_cuda_keeps_a_nan_within_its_reach(harness: Harness, last: bool) -> None
     assert isinstance(x, Tensor)
     x[0, 1, 14, 15] = float("nan")
     assert torch.equal(run(harness, args, last).isnan(), reference(*double(args)).isnan())
+
+
+ENTRY = """
+#include "csrc/large_kernel_attention/cpu.cpp"
+
+extern "C" void run(const int64_t* sizes, void* const* tensors) {
+  lightsr::LargeKernelAttention to{};
+  to.type = static_cast<lightsr::Type>(sizes[0]), to.channels_last = sizes[1] != 0;
+  to.n = sizes[2], to.c = sizes[3], to.h = sizes[4], to.w = sizes[5];
+  to.kh1 = int(sizes[6]), to.kw1 = int(sizes[7]), to.kh2 = int(sizes[8]), to.kw2 = int(sizes[9]);
+  to.dilation = sizes[10];
+  to.x = tensors[0], to.weight1 = tensors[1], to.bias1 = tensors[2], to.weight2 = tensors[3], to.bias2 = tensors[4];
+  to.mix_weight = tensors[5], to.mix_bias = tensors[6], to.out_weight = tensors[7], to.out_bias = tensors[8];
+  to.residual = tensors[9], to.out = tensors[10];
+  lightsr::large_kernel_attention_forward_cpu(to);
+}
+"""
+
+
+def processor_has(*names: str) -> bool:
+    try:
+        return set(names) <= set(Path("/proc/cpuinfo").read_text().split())
+    except OSError:
+        return False
+
+
+@pytest.fixture(scope="module", params=["portable", "AVX2", "AVX-512"])
+def level(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
+    """The CPU kernel built for one instruction set of this processor's."""
+    if platform.machine() != "x86_64" or shutil.which("g++") is None:
+        pytest.skip("needs g++ on x86-64")
+    needs, flag = {
+        "portable": ((), "-march=x86-64"),
+        "AVX2": (("avx2", "fma", "f16c"), "-march=haswell"),
+        "AVX-512": (("avx512f", "avx512bw", "avx512vl", "avx512dq"), "-march=skylake-avx512"),
+    }[request.param]
+    if not processor_has(*needs):
+        pytest.skip(f"this processor has no {request.param}")
+    folder, torch_folder = tmp_path_factory.mktemp("level"), Path(torch.__file__).parent
+    (folder / "entry.cpp").write_text(ENTRY)
+    words = ["g++", "-std=c++20", "-O1", "-fPIC", "-shared", flag, f"-I{ROOT}", f"-I{torch_folder / 'include'}"]
+    words += ["-DTORCH_TARGET_VERSION=0x020a000000000000", str(folder / "entry.cpp"), "-o", str(folder / "entry.so")]
+    words += [f"-L{torch_folder / 'lib'}", "-ltorch_cpu", f"-Wl,-rpath,{torch_folder / 'lib'}"]
+    subprocess.run(words, check=True, capture_output=True)
+    return ctypes.CDLL(str(folder / "entry.so"))
+
+
+CPU_CASES = (
+    Case("17-channels", (2, 17, 26, 37)),
+    Case("64-channels", (1, 64, 13, 70), parts=("bias", "residual")),
+    Case("any-filter", (1, 5, 40, 9), (1, 7), (9, 3), 2, ("out",)),
+    Case("1x1-picture", (1, 3, 1, 1)),
+    Case("pieces", (1, 64, 130, 100), parts=("bias", "out")),
+)
+
+
+def run_on_cpu(level: ctypes.CDLL, args: list[Tensor | int | None], last: bool) -> Tensor:
+    x, near, far, dilation = args[0], args[1], args[3], args[7]
+    assert isinstance(x, Tensor) and isinstance(near, Tensor) and isinstance(far, Tensor) and isinstance(dilation, int)
+    layout = torch.channels_last if last else torch.contiguous_format
+    tensors = [args[0], *args[1:7], *args[8:11], torch.full_like(x, float("nan"))]
+    laid = [
+        each.contiguous(memory_format=layout) if isinstance(each, Tensor) and each.shape == x.shape else each
+        for each in tensors
+    ]
+    sizes = [DTYPES.index(x.dtype), int(last), *x.shape, *near.shape[2:], *far.shape[2:], dilation]
+    pointers = [each.data_ptr() if isinstance(each, Tensor) else None for each in laid]
+    level.run((ctypes.c_int64 * len(sizes))(*sizes), (ctypes.c_void_p * len(pointers))(*pointers))
+    out = laid[-1]
+    assert isinstance(out, Tensor)
+    return out
+
+
+@pytest.mark.parametrize("last", [False, True], ids=["nchw", "channels_last"])
+@pytest.mark.parametrize("case", CPU_CASES, ids=lambda case: case.name)
+def test_every_simd_level_equals_reference(level: ctypes.CDLL, case: Case, last: bool) -> None:
+    for dtype in DTYPES:
+        args = case.arguments(dtype)
+        exact = reference(*double(args))
+        # Sums are float32 or wider and are rounded once: half a unit in the last place and what a sum's order does.
+        allowed = torch.finfo(dtype).eps * (exact.abs() + (20 if dtype in DTYPES[:2] else 0.1) * exact.abs().max())
+        assert ((run_on_cpu(level, args, last).double() - exact).abs() <= allowed).all(), dtype
+
+
+@pytest.mark.parametrize("last", [False, True], ids=["nchw", "channels_last"])
+def test_results_do_not_depend_on_the_number_of_threads(level: ctypes.CDLL, last: bool) -> None:
+    args = Case("", (1, 3, 190, 50)).arguments(torch.float32)
+    threads = torch.get_num_threads()
+    try:
+        results = []
+        for count in (1, 2, 5):
+            torch.set_num_threads(count)
+            results.append(run_on_cpu(level, args, last))
+    finally:
+        torch.set_num_threads(threads)
+    assert all(torch.equal(each, results[0]) for each in results)
