@@ -23,14 +23,6 @@ from .rounds import Rounds
 Prepare = Callable[[Case, Inputs], Contender]
 
 LENIENT = 20  # times our tolerance: beyond that a rival has computed something else
-
-
-def cores() -> set[int] | None:
-    """The cores that this thread may run on, where the system tells."""
-    return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
-
-
-CORES = cores()
 PART = 8  # one row in so many is what a call is tried on before it is made
 
 
@@ -173,7 +165,8 @@ def timed(
     peak = multiply_adds(device)
     calls: dict[str, Callable[[], Any]] = {name: contender.run for name, contender in ready.items()}
     calls |= {"peak": peak.call, "copy": copy_of(given.x)}
-    rounds = Rounds(calls, waiter(device), repeat=20 if device == "cuda" else 1).run(seconds)
+    repeat = 20 if device == "cuda" else 1
+    rounds = Rounds(calls, waiter(device), repeat, yardsticks=("peak", "copy")).run(seconds)
     assert cores() == CORES, "a library has bound this thread to some of its cores, so the times mean nothing"
     medians = rounds.medians()
     for row in (*mine, *rivals):
@@ -184,6 +177,14 @@ def timed(
     return Comparison(
         case, chosen(case, given), peak.operations / medians["peak"], copied / medians["copy"], mine, rivals
     )
+
+
+def cores() -> set[int] | None:
+    """The cores that this thread may run on, where the system tells."""
+    return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
+
+
+CORES = cores()
 
 
 def waiter(device: str) -> Callable[[], None]:

@@ -8,16 +8,20 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+
+import torch
 
 from lightsr_kernels import compilers
 
 ROOT = Path(__file__).resolve().parents[1]
 TABLE = ROOT / "bench" / "results" / "cuda_kernels.md"
 ARCHITECTURES = ("sm_80", "sm_90a")
+SHAPE = (1, 64, 360, 640)
 
 
 @dataclass(frozen=True)
@@ -63,7 +67,7 @@ def _readable(names: list[str]) -> list[str]:
     if program is None:
         return names
     done = subprocess.run([program, "-p"], input="\n".join(names), capture_output=True, text=True, check=True)
-    return [name.replace("lightsr::", "").replace(">>", "> >") for name in done.stdout.splitlines()]
+    return [_short(name) for name in done.stdout.splitlines()]
 
 
 def compile_kernels(source: Path, architecture: str) -> list[Kernel]:
@@ -89,7 +93,47 @@ def compile_all() -> dict[str, dict[str, list[Kernel]]]:
     return result
 
 
-def table(found: dict[str, dict[str, list[Kernel]]]) -> str:
+@dataclass(frozen=True)
+class Launched:
+    """One launch of a bench case, and how many of its blocks a multiprocessor of an H200 holds."""
+
+    case: str
+    kernel: str
+    blocks: int
+    threads: int
+    shared: int
+
+    def resident(self, registers: int) -> int:
+        a_warp = -(-registers // 8) * 8 * 32
+        return min(65536 // (a_warp * (self.threads // 32)), 227 * 1024 // (self.shared + 1024), 2048 // self.threads)
+
+
+def launches() -> list[Launched]:
+    """What depthwise_conv launches at SHAPE, as the harness that runs kernels on the CPU sees it; empty without one."""
+    sys.path.insert(0, str(ROOT / "tests"))
+    from cuda_on_cpu.harness import Harness, Result, why_not
+
+    if why_not() is not None:
+        return []
+    harness = Harness("tests/cuda_on_cpu/entry_depthwise_conv.cpp", "csrc/depthwise_conv/cuda.cu")
+    n, c, h, w = SHAPE
+    found = []
+    for number, dtype in ((0, torch.float32), (3, torch.bfloat16)):
+        x = Result(SHAPE, dtype)
+        for last in (False, True):
+            for k in (3, 7, 11, 13, 17, 21, 31):
+                sizes = (n, c, h, w, k, k, 1, 1)
+                case = f"{str(dtype).removeprefix('torch.')}, {'channels_last' if last else 'NCHW'}, k = {k}"
+                forward = (number, last, 0, *sizes, 0, 0.0, x, x, None, None, None, x)
+                backward = (number, last, *sizes, x, x, x, x)
+                for name, arguments in (("forward", forward), ("backward_weight", backward)):
+                    for each in harness.plan(f"depthwise_conv_{name}", *arguments):
+                        found.append(Launched(case, each.kernel, each.blocks, each.threads, each.shared))
+    harness.close()
+    return found
+
+
+def table(found: dict[str, dict[str, list[Kernel]]], launched: list[Launched]) -> str:
     """The page: for each kernel registers, and bytes spilled where there are any, for each architecture."""
     version = compilers.version(compilers.nvcc())
     lines = [
@@ -110,9 +154,26 @@ def table(found: dict[str, dict[str, list[Kernel]]]) -> str:
         for row in zip(*by_architecture.values(), strict=True):
             cells = [f"{each.registers}" + (f", {each.spilled} bytes spilled" if each.spilled else "") for each in row]
             lines.append(f"| `{row[0].name}` | {' | '.join(cells)} |")
+    registers = {_short(row.name): row.registers for kernels in found.values() for row in kernels.get("sm_90a", [])}
+    if launched:
+        lines += ["", f"## Launches of depthwise_conv at {SHAPE}, on sm_90a", ""]
+        lines += [
+            "| case | kernel | blocks | threads | shared bytes | blocks a multiprocessor holds |",
+            "|---|---|---|---|---|---|",
+        ]
+    for launch in launched:
+        kernel = _short(launch.kernel)
+        cells = (launch.blocks, launch.threads, launch.shared, launch.resident(registers[kernel]))
+        lines.append(f"| {launch.case} | `{kernel}` | {' | '.join(map(str, cells))} |")
     return "\n".join(lines) + "\n"
 
 
+def _short(name: str) -> str:
+    """A kernel's name as both compilers spell it: no result, no parameters, no enclosing names."""
+    name = re.sub(r"\(anonymous namespace\)::|lightsr::|^void |\bu\b", "", name).partition("(")[0]
+    return name.replace(" >", ">")
+
+
 if __name__ == "__main__":
-    TABLE.write_text(table(compile_all()))
+    TABLE.write_text(table(compile_all(), launches()))
     print(f"{TABLE.relative_to(ROOT)} written")

@@ -67,10 +67,15 @@ def draw(panel: Any, cases: list[dict[str, Any]]) -> None:
         ours = name.startswith("lightsr")
         color = COLORS.get(name.split()[0], "#e69f00")
         panel.plot(*zip(*points, strict=True), style, label=name, color=color, marker=".", linewidth=2 if ours else 1)
+    from matplotlib.ticker import LogLocator
+
     peaks = sorted((each["case"]["k"], each["FMA peak, GFLOP/s"]) for each in cases)
     if peaks:
         panel.plot(*zip(*peaks, strict=True), ":", label="float32 multiply-add peak", color="#000000", linewidth=0.8)
     panel.set_yscale("log")
+    panel.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    panel.yaxis.set_major_formatter("{x:g}")
+    panel.yaxis.set_minor_formatter("")
     panel.grid(alpha=0.3)
 
 

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 PAUSE = 0.001  # seconds between calls, for the threads of the last one to go to sleep
-SLOW = 8  # times the fastest: such a one is called less often
+SLOW = 8  # times the fastest: such a one is called less often,
+SHARE = 0.2  # for so many seconds
 
 
 @dataclass
@@ -19,6 +20,7 @@ class Rounds:
     calls: Mapping[str, Callable[[], Any]]
     wait: Callable[[], None] = field(default=lambda: None)  # for the device to have finished
     repeat: int = 1  # calls that are timed together, for devices that take them in a queue
+    yardsticks: tuple[str, ...] = ()  # calls that are no contenders, and take part in every round
     times: dict[str, list[float]] = field(default_factory=dict)
 
     def once(self, name: str) -> float:
@@ -30,18 +32,21 @@ class Rounds:
         return result if isinstance(result, float) else (time.perf_counter() - start) / self.repeat
 
     def run(self, seconds: float, least: int = 5, most: int = 200) -> Rounds:
-        """Rounds until the time is used up; a slow call takes part in the first of them alone."""
+        """Rounds until the time is used up; much slower calls take part in the first of them alone."""
         first = {name: self.once(name) for name in self.calls}  # warms caches up, and tells who is slow
-        fastest = min(first.values())
-        quick = [name for name in self.calls if first[name] <= SLOW * fastest]
-        self.times = {name: [self.once(name)] for name in self.calls if name not in quick}
-        self.times.update({name: [] for name in quick})
+        fastest = min((first[name] for name in self.calls if name not in self.yardsticks), default=0.0)
+        turns = dict.fromkeys(self.calls, most)
+        for name, taken in first.items():
+            if taken > SLOW * fastest and name not in self.yardsticks:
+                turns[name] = max(1, min(least, int(SHARE / taken)))
+        self.times = {name: [] for name in self.calls}
         end = time.perf_counter() + seconds
         for turn in range(most):
             if turn >= least and time.perf_counter() > end:
                 break
-            shift = turn % len(quick)
-            for name in quick[shift:] + quick[:shift]:
+            names = [name for name in self.calls if turn < turns[name]]
+            shift = turn % len(names)
+            for name in names[shift:] + names[:shift]:
                 self.times[name].append(self.once(name))
         return self
 

@@ -94,12 +94,13 @@ def test_rounds_call_everyone_in_turn_and_the_slow_ones_less(monkeypatch: pytest
 
         return run
 
-    calls = {"a": call("a", 1.0), "b": call("b", 2.0), "slow": call("slow", 50.0)}
-    rounds = Rounds(calls).run(seconds=12.0, least=2)
-    assert order[:4] == ["a", "b", "slow", "slow"]  # once to warm up
-    assert order[4:] == ["a", "b", "b", "a"] * 2 + ["a", "b"]
-    assert {name: len(times) for name, times in rounds.times.items()} == {"slow": 1, "a": 5, "b": 5}
-    assert rounds.medians() == {"a": 1.0, "b": 2.0, "slow": 50.0}
+    calls = {"a": call("a", 1.0), "b": call("b", 2.0), "slow": call("slow", 50.0), "tick": call("tick", 0.01)}
+    rounds = Rounds(calls, yardsticks=("tick",)).run(seconds=60.0, least=2)
+    assert order[:4] == ["a", "b", "slow", "tick"]  # once to warm up
+    assert order[4:8] == ["a", "b", "slow", "tick"]
+    assert order[8:] == ["b", "tick", "a", "tick", "a", "b", "a", "b", "tick"]
+    assert {name: len(times) for name, times in rounds.times.items()} == {"a": 4, "b": 4, "slow": 1, "tick": 4}
+    assert rounds.medians() == pytest.approx({"a": 1.0, "b": 2.0, "slow": 50.0, "tick": 0.01})
 
 
 def test_a_call_may_tell_its_own_time() -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 
 import pytest
 import torch
 import torch.nn.functional as F
-from cuda_on_cpu.harness import At, Harness, Result, why_not
+from cuda_on_cpu.harness import At, Harness, Launch, Result, why_not
 from torch import Tensor
 
 from lightsr_kernels.depthwise_conv.reference import reference
@@ -155,6 +156,13 @@ def test_every_width_of_filter(kernels: Kernels, width: int) -> None:
     check_exactly(kernels, torch.float64, False, (1, 1, 5, 9), (3, width), (1, 2))
 
 
+def test_a_block_adds_up_several_tiles(kernels: Kernels) -> None:
+    """With so many channels the gradient of the weights is cut into fewer parts than there are tiles."""
+    shape, size = (3, 2100, 2, 5), (3, 5)
+    check_exactly(kernels, torch.float32, False, shape, size, (1, 1))
+    assert launches(kernels, torch.float32, False, shape, size, (1, 1))[1].blocks == 2 * 2100
+
+
 @EACH_TYPE
 @EACH_LAYOUT
 def test_the_order_of_threads_and_blocks_changes_no_bit(kernels: Kernels, dtype: torch.dtype, last: bool) -> None:
@@ -208,24 +216,43 @@ def test_what_is_not_finite_stays_in_its_field(kernels: Kernels, last: bool) -> 
             assert torch.equal(kernels.forward(x_bad, weight, last=last).isfinite(), ~field)
 
 
+def launches(
+    kernels: Kernels, dtype: torch.dtype, last: bool, shape: Shape, size: Size, dilation: Size
+) -> list[Launch]:
+    """Of the forward pass, and of the parts of the backward pass."""
+    tensor, number = Result(shape, dtype), TYPES.index(dtype)
+    forward = (number, last, 0, *shape, *size, *dilation, 0, 0.0, tensor, tensor, None, None, None, tensor)
+    backward = (number, last, *shape, *size, *dilation, tensor, tensor, tensor, tensor)
+    (first,) = kernels.harness.plan("depthwise_conv_forward", *forward)
+    second, third = kernels.harness.plan("depthwise_conv_backward_weight", *backward)
+    assert "direct_forward" in first.kernel
+    assert "weight_direct_parts" in second.kernel
+    assert "weight_direct_sum" in third.kernel
+    for launch in (first, second, third):
+        assert 1 <= launch.blocks < 2**31
+        assert launch.threads % 32 == 0 and launch.threads <= 256
+        assert launch.shared <= 99 * 1024
+    return [first, second]
+
+
 @EACH_TYPE
 @EACH_LAYOUT
-def test_plans_for_large_pictures(kernels: Kernels, dtype: torch.dtype, last: bool) -> None:
-    """Blocks enough for a whole device at batch 1, shared memory that an sm_80 has too, full warps."""
-    n, c, h, w = shape = (1, 64, 180, 320)
-    tensor = Result(shape, dtype)
+def test_one_picture_fills_a_device(kernels: Kernels, dtype: torch.dtype, last: bool) -> None:
     for k in (3, 7, 13, 31):
         for dilation in (1, 3):
-            sizes = (n, c, h, w, k, k, dilation, dilation)
-            arguments = (TYPES.index(dtype), last, 0, *sizes, 0, 0.0, tensor, tensor, None, None, None, tensor)
-            launches = kernels.harness.plan("depthwise_conv_forward", *arguments)
-            assert len(launches) == 1
-            arguments = (TYPES.index(dtype), last, *sizes, tensor, tensor, tensor, tensor)
-            launches += kernels.harness.plan("depthwise_conv_backward_weight", *arguments)
-            for launch in launches[:2]:
+            for launch in launches(kernels, dtype, last, (1, 64, 180, 320), (k, k), (dilation, dilation)):
                 assert launch.blocks >= 264
-                assert launch.shared <= 100 * 1024
-                assert launch.threads % 32 == 0 and launch.threads <= 256
+
+
+def test_every_size_has_a_plan(kernels: Kernels) -> None:
+    draw = random.Random(1)
+    lengths = (1, 2, 7, 8, 31, 48, 64, 65, 180, 640, 4096, 100_003)
+    for _ in range(400):
+        n, c, h, w = (draw.choice(lengths) for _ in range(4))
+        size = (2 * draw.randrange(16) + 1, 2 * draw.randrange(16) + 1)
+        dilation = (draw.choice((1, 1, 2, 3, 8, 100)), draw.choice((1, 1, 2, 3, 5, 7, 8, 9, 1000)))
+        if n * c * h * w < 2**36:
+            launches(kernels, draw.choice(TYPES), draw.random() < 0.5, (n, c, h, w), size, dilation)
 
 
 @EACH_LAYOUT

@@ -25,8 +25,7 @@ TORCH = Path(torch.__file__).parent
 LEVELS = {
     "portable": ([], []),
     "avx2": (["-mavx2", "-mfma", "-mf16c"], ["avx2", "fma", "f16c"]),
-    "avx512": (["-mavx2", "-mfma", "-mf16c", *(f"-mavx512{part}" for part in ("f", "bw", "vl", "dq"))], ["avx512dq"]),
-    "avx512bf16": (["-march=native"], ["avx512_bf16"]),
+    "avx512": (["-march=native"], ["avx512bw", "avx512vl", "avx512dq"]),
 }
 TYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
 ERRORS = {torch.float32: 2e-6, torch.float64: 1e-13, torch.float16: 6e-4, torch.bfloat16: 4.1e-3}
@@ -47,9 +46,9 @@ CASES = [
     ((2, 16, 33, 18), (7, 7), (3, 3)),
     ((1, 33, 12, 21), (1, 9), (1, 2)),
     ((1, 8, 21, 12), (9, 1), (2, 1)),
-    ((1, 4, 64, 64), (1, 1), (1, 1)),
+    ((1, 4, 24, 64), (1, 1), (1, 1)),
     ((1, 5, 31, 65), (5, 11), (50, 20)),
-    ((1, 1, 100, 700), (31, 31), (1, 1)),
+    ((1, 1, 60, 500), (31, 31), (1, 1)),
 ]
 
 
