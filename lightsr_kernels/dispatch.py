@@ -85,9 +85,12 @@ def _plain_when_traced(spec: OpSpec, device: str) -> bool:
     return name == "reference"
 
 
-def kernels_for(spec: OpSpec, args: tuple[Any, ...]) -> Any:
-    """The module whose `forward` and `backward` run this call, or None where it is the reference's."""
-    return _kernels(choose(spec, _picture(args).device.type, args), spec.name)
+def kernels_for(spec: OpSpec, args: tuple[Any, ...], gradients: bool = False) -> Any:
+    """The module whose `forward` and `backward` run this call, or None where it is the reference's.
+
+    Whether a kernel is worth it is asked for the result alone: where gradients are wanted, the backend decides itself.
+    """
+    return _kernels(choose(spec, _picture(args).device.type, None if gradients else args), spec.name)
 
 
 def run_reference(spec: OpSpec, *args: Any) -> Any:

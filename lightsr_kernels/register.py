@@ -140,7 +140,7 @@ def _forward(spec: OpSpec) -> Any:
 
 def _backward(spec: OpSpec) -> Any:
     def run(grads: list[Tensor], wanted: list[bool], *args: Any) -> list[Tensor]:
-        kernels = kernels_for(spec, args) if all(each.numel() for each in grads) else None
+        kernels = kernels_for(spec, args, gradients=True) if all(each.numel() for each in grads) else None
         if kernels is not None:
             return cast(list[Tensor], kernels.backward(grads, wanted, *args))
         tensors = _tensors(args)

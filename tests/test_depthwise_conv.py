@@ -12,6 +12,7 @@ from op_cases import change
 from torch import Tensor
 
 import lightsr_kernels
+from lightsr_kernels.depthwise_conv.rule import faster
 from lightsr_kernels.dispatch import call, why_not
 from lightsr_kernels.functional import ACTIVATIONS
 from lightsr_kernels.spec import SPECS
@@ -130,3 +131,35 @@ def test_more_numbers_than_32_bits_can_count() -> None:
         assert not out[1, 64, :-4].any()
         assert not out[1, 63, -3:].any()
         del x, out
+
+
+@needs_kernels
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=["contiguous", "channels_last"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
+@pytest.mark.parametrize(("size", "dilation"), [(3, 1), (5, 1), (3, 3), (7, 3)])
+def test_what_is_left_to_pytorch_has_the_same_result(
+    size: int, dilation: int, dtype: torch.dtype, layout: torch.memory_format
+) -> None:
+    x = torch.randint(-2, 3, (2, 32, 20, 24)).to(dtype).contiguous(memory_format=layout)
+    weight = torch.randint(-1, 2, (32, 1, size, size)).to(dtype)
+    args = (x, weight, None, [dilation, dilation], "none", 0.0, None, None)
+    auto, forced = with_gradients("auto", args), with_gradients("cpu", args)
+    assert torch.equal(auto[0], forced[0])
+    assert torch.equal(auto[1], forced[1])
+    assert torch.equal(auto[2], forced[2])
+
+
+@pytest.mark.parametrize("capability", ["AVX512", "AVX2"])
+def test_small_bfloat16_filters_are_pytorchs_where_it_has_instructions_for_them(
+    capability: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+    x = torch.zeros(1, 8, 9, 9, dtype=torch.bfloat16).contiguous(memory_format=torch.channels_last)
+    weight = torch.zeros(8, 1, 3, 3, dtype=torch.bfloat16)
+    left = capability == "AVX512"
+    assert faster("cpu", x, weight, None, [1, 1]) is not left
+    assert faster("cpu", x, weight, None, [1, 1], activation="relu")
+    assert faster("cpu", x, weight, None, [1, 1], residual=x)
+    assert faster("cpu", x.contiguous(), weight, None, [1, 1])
+    assert faster("cuda", x, weight, None, [1, 1])

@@ -14,6 +14,7 @@ from ..functional import ACTIVATIONS, autocast_to, empty_result
 from ..register import register
 from ..spec import BadInput, Cost, Make, OpSpec, Sample, other_dtype
 from .reference import reference
+from .rule import faster
 
 
 def depthwise_conv(
@@ -199,6 +200,7 @@ SPEC = register(
         bench=_bench,
         cost=_cost,
         backends=("cuda", "triton", "cpu", "reference"),
+        faster=faster,
         autocast=_autocast,
         exact_on_integers=True,
     )

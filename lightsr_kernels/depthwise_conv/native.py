@@ -5,9 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..dispatch import requested
 from ..functional import ACTIVATIONS, dense, dense_as, empty_result
 from ..native import raw_operator
 from . import backward as gradients
+from .reference import reference
+from .rule import faster
 
 _forward = raw_operator(
     "depthwise_conv_forward(Tensor x, Tensor weight, Tensor? bias, int dh, int dw, int activation, "
@@ -48,6 +51,8 @@ def forward(
 
 
 def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, dilation: list[int], flip: bool) -> Tensor:
+    if requested() == "auto" and not faster(x.device.type, x, weight, bias, dilation):
+        return reference(x, weight.flip(2, 3) if flip else weight, bias, dilation, "none", 0.0, None, None)
     return forward(x, weight, bias, dilation, "none", 0.0, None, None, flip)
 
 
