@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from .memory import keep_freed
 from .report import COMPARISONS, closing, save, table
 
 HERE = Path(__file__).parent
@@ -23,6 +24,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[COMPARISONS] = []
+    if config.getoption("--benchmark", default=False):
+        keep_freed()
 
 
 def why_not(config: pytest.Config) -> str | None:

@@ -14,6 +14,18 @@ import torch
 STATUS, REFERENCES = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
+def keep_freed() -> None:
+    """Has glibc keep what calls free, where it otherwise hands some of it back, by how its heap happens to lie.
+
+    A call whose result lies in new pages takes up to three times as long, and which one that is would be chance.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        trim_threshold, mmap_threshold = -1, -3
+        mallopt(trim_threshold, 2**31 - 1)
+        mallopt(mmap_threshold, 32 << 20)  # the most it takes
+
+
 def peak_of(work: Callable[[], Any], device: str) -> tuple[Any, int | None]:
     """What `work` returns, and by how many bytes it filled memory at most while it ran (None where none can tell).
 
