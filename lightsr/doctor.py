@@ -41,8 +41,8 @@ def doctor() -> dict[str, Any]:
 
     Example:
         >>> from lightsr.doctor import doctor
-        >>> doctor()["ops"]["depthwise_conv"]["cpu"]["backend"]
-        'reference'
+        >>> doctor()["ops"]["depthwise_conv"]["cpu"]["backend"] in ("cpu", "reference")
+        True
     """
     return {
         "lightsr": __version__,
