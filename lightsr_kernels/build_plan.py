@@ -114,7 +114,7 @@ def plan(part: str, csrc: Path, target: Sequence[str] | None = None, generated: 
     cuda: list[str] = []
     if part == "cuda":
         nvcc, targets = compilers.nvcc(), compilers.architectures()
-        facts |= {"cuda": compilers.version(nvcc), "architectures": targets}
+        facts |= {"cuda": compilers.version(nvcc), "architectures": targets, "nvcc_flags": _nvcc_variables()}
         cuda = [nvcc, "-O3", "-std=c++20", f"-ccbin={compilers.host_compiler()}"]
         cuda += ["-Xcompiler=-fPIC,-fvisibility=hidden", f"--threads={len(targets)}"]
         cuda += [f"-gencode=arch=compute_{name},code=sm_{name}" for name in targets]
@@ -165,6 +165,11 @@ def run(plan: Plan, work: Path, log: Path) -> dict[str, Any]:
     now = float(os.environ.get("SOURCE_DATE_EPOCH") or time.time())
     date = datetime.fromtimestamp(now, UTC).isoformat(timespec="seconds")
     return {**plan.facts, "library": plan.output, "date": date, "seconds": round(time.monotonic() - began, 1)}
+
+
+def _nvcc_variables() -> list[str]:
+    """What the user's variables add to every call of nvcc."""
+    return [os.environ.get(name, "") for name in ("NVCC_PREPEND_FLAGS", "NVCC_APPEND_FLAGS")]
 
 
 def jobs() -> int:

@@ -109,11 +109,11 @@ def log_of(place: Path) -> Path:
     return place.with_name(f"{place.name}.log")
 
 
-def whole(place: Path) -> bool:
-    """Whether a published folder is our own and holds what its record says, to the byte."""
+def whole(place: Path, ours: bool = True) -> bool:
+    """Whether a published folder is our own (where that is asked) and holds what its record says, to the byte."""
     try:
         status = place.lstat()
-        if not stat.S_ISDIR(status.st_mode) or not _trusted(status):
+        if not stat.S_ISDIR(status.st_mode) or (ours and not _trusted(status)):
             return False
         files = record(place)["files"]
         return bool(files) and all(_measure(place / name) == measure for name, measure in files.items())

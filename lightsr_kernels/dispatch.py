@@ -19,6 +19,7 @@ from importlib.util import find_spec
 from typing import Any, cast
 
 import torch
+from torch.autograd import forward_ad
 
 from . import build, eager
 from .cache import BuildError
@@ -67,6 +68,8 @@ def call(spec: OpSpec, *args: Any) -> Any:
         plain = _plain_when_traced(spec, device)
     elif spec.backends == ("reference",) or requested() == "reference":
         plain = choose(spec, device) == "reference"
+    elif forward_ad._current_level >= 0:
+        plain = True  # the operators have no forward-mode derivative, and torch would take it for zero
     elif eager.is_plain(args):
         kernels = kernels_for(spec, args)
         return run_reference(spec, *args) if kernels is None else eager.run(spec, kernels, args)

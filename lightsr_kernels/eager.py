@@ -21,6 +21,7 @@ def is_plain(args: tuple[Any, ...]) -> bool:
     """Whether these arguments are plain tensors (none in a list) and nothing wants to see the operator."""
     if (
         torch._C._len_torch_dispatch_stack()
+        or torch._C._len_torch_function_stack()
         or torch._C._functorch.peek_interpreter_stack() is not None
         or torch.is_autocast_enabled("cpu")
         or torch.is_autocast_enabled("cuda")

@@ -31,6 +31,8 @@ class DepthwiseConv2d(nn.Conv2d):
         activation: what follows the convolution in the same pass: none, relu, leaky_relu, gelu (exact), silu, sigmoid.
         negative_slope: leaky_relu's slope below zero.
 
+    With an activation it is no linear layer: code that folds a batch norm into an nn.Conv2d must not fold one into it.
+
     Takes [N, C, H, W] or [C, H, W], contiguous or channels_last, and returns the same shape and layout. Raises
     ValueError in one line for other arguments: those are for nn.Conv2d.
 

@@ -27,7 +27,8 @@ def find(part: str) -> Path | None:
         return None
     for name in [*(f"{part}-{level}" for level in LEVELS), part]:
         place = FOLDER / name
-        if place.is_dir() and cache.whole(place) and _fits(cache.record(place)):
+        # Whoever owns this folder owns the Python beside it, too.
+        if place.is_dir() and cache.whole(place, ours=False) and _fits(cache.record(place)):
             return place
     return None
 

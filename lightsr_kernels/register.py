@@ -131,6 +131,8 @@ def _forward(spec: OpSpec) -> Any:
         out = spec.reference(*args)
         fake = spec.fake(*args)
         # An operator may not hand back its input or a view of its own other result, and its strides are a promise.
+        if isinstance(out, Tensor) and out.stride() == fake.stride() and not _shares_memory(out, args):
+            return out
         if isinstance(out, tuple):
             return tuple(torch.empty_like(like).copy_(each) for each, like in zip(out, fake, strict=True))
         return torch.empty_like(fake).copy_(out)
@@ -138,8 +140,16 @@ def _forward(spec: OpSpec) -> Any:
     return run
 
 
+def _shares_memory(out: Tensor, args: Sequence[Any]) -> bool:
+    memory = out.untyped_storage().data_ptr()
+    return any(each.untyped_storage().data_ptr() == memory for each in _tensors(args))
+
+
 def _backward(spec: OpSpec) -> Any:
     def run(grads: list[Tensor], wanted: list[bool], *args: Any) -> list[Tensor]:
+        if torch.is_autocast_enabled(grads[0].device.type):  # gradients have the dtype of their arguments
+            with torch.autocast(grads[0].device.type, enabled=False):
+                return run(grads, wanted, *args)
         kernels = kernels_for(spec, args, gradients=True) if all(each.numel() for each in grads) else None
         if kernels is not None:
             return cast(list[Tensor], kernels.backward(grads, wanted, *args))

@@ -12,6 +12,7 @@ from torch.autograd import forward_ad
 from torch.utils.flop_counter import FlopCounterMode
 
 from lightsr_kernels import eager
+from lightsr_kernels.dispatch import call
 from lightsr_kernels.spec import SPECS, Make
 
 SPEC = SPECS["depthwise_conv"]
@@ -96,3 +97,25 @@ def test_second_gradients_are_refused(args: tuple[Any, ...]) -> None:
     (grad,) = torch.autograd.grad(out.square().sum(), args[0], create_graph=True)
     with pytest.raises(RuntimeError, match=r"^depthwise_conv: the fused operator differentiates once"):
         grad.sum().backward()
+
+
+@pytest.mark.parametrize("name", ["depthwise_conv", "large_kernel_attention"])
+def test_forward_mode_has_the_values_of_the_reference(name: str) -> None:
+    spec = SPECS[name]
+    x, *others = next(iter(spec.samples(Make(torch.float64)))).args
+    tangent = torch.randn_like(x)
+    got = torch.func.jvp(lambda value: call(spec, value, *others), (x,), (tangent,))[1]
+    wanted = torch.func.jvp(lambda value: spec.reference(value, *others), (x,), (tangent,))[1]
+    assert wanted.any()
+    torch.testing.assert_close(got, wanted)
+
+
+def test_gradients_inside_autocast_are_those_outside() -> None:
+    spec = SPECS["large_kernel_attention"]
+    args = next(iter(spec.samples(Make(requires_grad=True)))).args
+    inputs = [each for each in args if isinstance(each, Tensor)]
+    wanted = torch.autograd.grad(call(spec, *args).square().sum(), inputs)
+    out = call(spec, *args).square().sum()
+    with torch.autocast("cpu", torch.bfloat16):
+        got = torch.autograd.grad(out, inputs)
+    assert all(torch.equal(one, other) for one, other in zip(got, wanted, strict=True))

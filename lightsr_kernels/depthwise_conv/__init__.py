@@ -58,7 +58,7 @@ def depthwise_conv(
         >>> lightsr_kernels.depthwise_conv(x, torch.randn(8, 1, 7, 7), activation="gelu").shape
         torch.Size([1, 8, 16, 16])
     """
-    pair = [dilation, dilation] if isinstance(dilation, int) else list(dilation)
+    pair = list(dilation) if isinstance(dilation, list | tuple) else [dilation, dilation]
     return cast(Tensor, call(SPEC, x, weight, bias, pair, activation, negative_slope, gate, residual))
 
 
@@ -75,9 +75,11 @@ def _check(
     op = "depthwise_conv"
     check_picture(op, "x", x)
     check_depthwise(op, "weight", weight, x)
-    if len(dilation) != 2 or min(dilation) < 1:
+    if len(dilation) != 2 or not all(isinstance(each, int | torch.SymInt) and 0 < each < 2**62 for each in dilation):
         raise ValueError(f"{op}: dilation must be one or two whole numbers from 1 up, got {dilation}")
     check_choice(op, "activation", activation, ACTIVATIONS)
+    if not isinstance(negative_slope, int | float | torch.SymFloat):
+        raise TypeError(f"{op}: negative_slope must be a number, got {type(negative_slope).__name__}")
     check_shape(op, "bias", bias, (x.shape[1],), x)
     check_shape(op, "gate", gate, x.shape, x)
     check_shape(op, "residual", residual, x.shape, x)
@@ -99,7 +101,7 @@ def _autocast(
     residual: Tensor | None,
 ) -> Tensor:
     """Convolves in the dtype of autocast; a gate or residual of a wider one widens the result, as in eager code."""
-    if 0 in x.shape[2:]:  # eager code convolves no pixels, and so casts nothing
+    if 0 in x.shape[1:]:  # eager code convolves no pixels, and so casts nothing
         return reference(x, weight, bias, dilation, activation, negative_slope, gate, residual)
     x, weight, bias = autocast_to(x, dtype), autocast_to(weight, dtype), autocast_to(bias, dtype)
     if all(each is None or each.dtype == x.dtype for each in (gate, residual)):
@@ -148,6 +150,7 @@ def _samples(make: Make) -> Iterator[Sample]:
     yield _call("1x1-picture", make(1, 2, 1, 1), make(2, 1, 5, 5), make(2))
     yield _call("no-pictures", make(0, 3, 9, 7), make(3, 1, 3, 3), make(3))
     yield _call("no-rows", make(2, 3, 0, 7), make(3, 1, 3, 3), make(3))
+    yield _call("no-channels", make(2, 0, 9, 7), make(0, 1, 3, 3), make(0))
     yield _call("relu-residual", x, make(3, 1, 3, 3), make(3), activation="relu", residual=make(2, 3, 9, 7))
     yield _call("leaky-gate", x, make(3, 1, 3, 3), make(3), activation="leaky_relu", gate=make(2, 3, 9, 7))
     if not make.integers:  # these three round
@@ -177,6 +180,9 @@ def _bad_inputs(make: Make) -> Iterator[BadInput]:
     yield BadInput("bias", (x, weight, make(4), *usual), ValueError, r"bias must have shape \[3\]")
     yield BadInput("dtype", (x, weight.to(other_dtype(x)), bias, *usual), TypeError, "weight is")
     yield BadInput("dilation", (x, weight, bias, [0, 1], *usual[1:]), ValueError, "dilation must be")
+    yield BadInput("dilation-fraction", (x, weight, bias, [1.5, 1], *usual[1:]), ValueError, "dilation must be")
+    yield BadInput("dilation-huge", (x, weight, bias, [1, 2**63], *usual[1:]), ValueError, "dilation must be")
+    yield BadInput("slope", (x, weight, bias, [1, 1], "none", "a", None, None), TypeError, "negative_slope must be")
     yield BadInput("activation", (x, weight, bias, [1, 1], "tanh", *usual[2:]), ValueError, "activation must be one of")
     yield BadInput("gate", (x, weight, bias, *usual[:3], make(1, 3, 5, 4), None), ValueError, "gate must have shape")
 

@@ -57,7 +57,9 @@ def backward(
             grad = activation_gradient(grad, z, activation, negative_slope)
     if "x" in wants:
         found["x"] = convolve(grad, weight, None, dilation, True).contiguous(memory_format=layout_of(x))
-    if wants & {"weight", "bias"}:
+    if wants >= {"bias"} and "weight" not in wants:
+        found["bias"] = grad.sum((0, 2, 3))
+    elif "weight" in wants:
         kh, kw = weight.shape[2:]
         grad_weight, found["bias"] = weight_gradients(grad, x, (kh, kw), dilation, "bias" in wants)
         found["weight"] = grad_weight.contiguous(memory_format=layout_of(weight))

@@ -18,8 +18,8 @@ def reference(
     gate: Tensor | None,  # [N, C, H, W]
     residual: Tensor | None,  # [N, C, H, W]
 ) -> Tensor:  # [N, C, H, W]
-    if x.shape[2] == 0 or x.shape[3] == 0:
-        return x.clone()  # conv2d refuses a picture smaller than its filter's inside
+    if 0 in x.shape[1:]:
+        return x.clone()  # conv2d refuses no channels, and a picture smaller than its filter's inside
     kh, kw = weight.shape[2:]
     padding = (dilation[0] * (kh // 2), dilation[1] * (kw // 2))
     out = F.conv2d(x, weight, bias, padding=padding, dilation=tuple(dilation), groups=x.shape[1])

@@ -96,7 +96,7 @@ def _check(
     check_required(op, "mix_weight", mix_weight, (channels, channels, 1, 1), x)
     for name, bias in {"bias1": bias1, "bias2": bias2, "mix_bias": mix_bias, "out_bias": out_bias}.items():
         check_shape(op, name, bias, (channels,), x)
-    if not isinstance(dilation, int) or dilation < 1:
+    if not isinstance(dilation, int | torch.SymInt) or not 0 < dilation < 2**62:
         raise ValueError(f"{op}: dilation must be a whole number from 1 up, got {dilation}")
     check_shape(op, "out_weight", out_weight, (channels, channels, 1, 1), x)
     if out_bias is not None and out_weight is None:
@@ -123,7 +123,7 @@ def _autocast(
     residual: Tensor | None,
 ) -> Tensor:
     """Step by step, because eager code multiplies by x, and adds the residual, in the dtype these have."""
-    if 0 in x.shape[2:]:
+    if 0 in x.shape[1:]:
         return x.clone()
     t = depthwise_conv(autocast_to(x, dtype), autocast_to(weight1, dtype), autocast_to(bias1, dtype))
     t = depthwise_conv(t, autocast_to(weight2, dtype), autocast_to(bias2, dtype), dilation=dilation)
