@@ -98,7 +98,7 @@ def fetch(place: Path, build: Callable[[Path], dict[str, Any]]) -> Path:
         except OSError as error:
             raise BuildError(f"building in {folder} failed ({reason(error)})") from error
         finally:
-            shutil.rmtree(work, ignore_errors=True)
+            _remove_leftovers(folder, name)  # its own; and a killed builder's compilers may have written on
         with suppress(OSError):
             log.unlink()  # of an earlier build that failed
     return place

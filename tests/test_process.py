@@ -24,6 +24,7 @@ def process(code: str, **options: Any) -> subprocess.CompletedProcess[str]:
 def test_ctrl_c_ends_with_130_and_one_line() -> None:
     code = """
 import os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job begins with it ignored
 import lightsr.info
 lightsr.info.info = lambda *args: os.kill(os.getpid(), signal.SIGINT)
 from lightsr.cli import main
