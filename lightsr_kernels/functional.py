@@ -43,6 +43,12 @@ def empty_result(x: Tensor, channels: int) -> Tensor:
     return torch.empty((n, channels, h, w), dtype=x.dtype, device=x.device, memory_format=layout_of(x))
 
 
+def empty_gradient(x: Tensor) -> Tensor:
+    """An uninitialised tensor for the gradient of x: dense, in the layout of x."""
+    layout = layout_of(x) if x.dim() == 4 else torch.contiguous_format
+    return torch.empty(x.shape, dtype=x.dtype, device=x.device, memory_format=layout)
+
+
 def dense(x: Tensor) -> Tensor:
     """Returns x as it is where it is contiguous or channels_last, which kernels take; other strides are copied once."""
     return x.contiguous(memory_format=layout_of(x))

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from .dispatch import kernels_for, run_reference
-from .functional import layout_of
+from .functional import empty_gradient
 from .spec import SPECS, OpSpec
 
 _library: Any = torch.library.Library("lightsr", "FRAGMENT")  # type: ignore[no-untyped-call]
@@ -164,15 +164,10 @@ def _backward(spec: OpSpec) -> Any:
 
         # torch.func, because torch.autograd.grad records nothing inside an operator.
         pull_back: Any = torch.func.vjp(forward, *chosen)[1]
-        return [_dense_like(x).copy_(grad) for x, grad in zip(chosen, pull_back(tuple(grads)), strict=True)]
+        return [empty_gradient(x).copy_(grad) for x, grad in zip(chosen, pull_back(tuple(grads)), strict=True)]
 
     return run
 
 
 def _fake_backward(grads: list[Tensor], wanted: list[bool], *args: Any) -> list[Tensor]:
-    return [_dense_like(value) for value, want in zip(_tensors(args), wanted, strict=True) if want]
-
-
-def _dense_like(x: Tensor) -> Tensor:
-    layout = layout_of(x) if x.dim() == 4 else torch.contiguous_format
-    return torch.empty(x.shape, dtype=x.dtype, device=x.device, memory_format=layout)
+    return [empty_gradient(value) for value, want in zip(_tensors(args), wanted, strict=True) if want]

@@ -13,7 +13,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from ..functional import activate, layout_of
+from ..functional import activate, dense_as, empty_gradient
 
 # (x, weight, bias, dilation, flip) -> the convolution, with the taps in reverse order where flip
 Convolve = Callable[[Tensor, Tensor, Tensor | None, list[int], bool], Tensor]
@@ -43,26 +43,26 @@ def backward(
 
     if "residual" in wants and residual is not None:
         # A copy: an operator may not hand back one of its inputs.
-        found["residual"] = torch.empty_like(residual, memory_format=layout_of(residual)).copy_(grad)
+        found["residual"] = empty_gradient(residual).copy_(grad)
     before = wants & {"x", "weight", "bias"}
     if "gate" in wants or (before and activation != "none"):
         z = convolve(x, weight, bias, dilation, False)
         if "gate" in wants and gate is not None:
             product = grad * activate(z, activation, negative_slope)
-            found["gate"] = product.contiguous(memory_format=layout_of(gate))
+            found["gate"] = dense_as(product, gate)
     if before:
         if gate is not None:
             grad = grad * gate
         if activation != "none":
             grad = activation_gradient(grad, z, activation, negative_slope)
     if "x" in wants:
-        found["x"] = convolve(grad, weight, None, dilation, True).contiguous(memory_format=layout_of(x))
-    if wants >= {"bias"} and "weight" not in wants:
-        found["bias"] = grad.sum((0, 2, 3))
-    elif "weight" in wants:
+        found["x"] = dense_as(convolve(grad, weight, None, dilation, True), x)
+    if "weight" in wants:
         kh, kw = weight.shape[2:]
         grad_weight, found["bias"] = weight_gradients(grad, x, (kh, kw), dilation, "bias" in wants)
-        found["weight"] = grad_weight.contiguous(memory_format=layout_of(weight))
+        found["weight"] = dense_as(grad_weight, weight)
+    elif "bias" in wants:
+        found["bias"] = grad.sum((0, 2, 3))
     return [value for name in names if name in wants and (value := found[name]) is not None]
 
 

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..depthwise_conv.backward import Convolve, WeightGradients
-from ..functional import dense, layout_of
+from ..functional import dense, dense_as, empty_gradient
 
 _NAMES = ("x", "weight1", "bias1", "weight2", "bias2", "mix_weight", "mix_bias", "out_weight", "out_bias", "residual")
 
@@ -79,7 +79,6 @@ def _size(weight: Tensor) -> tuple[int, int]:
 
 def _own(value: Tensor, like: Tensor, grad: Tensor) -> Tensor:
     """`value` in the layout of its argument; a copy where it is the incoming gradient, which may not be handed back."""
-    layout = layout_of(like) if like.dim() == 4 else torch.contiguous_format
     if value is grad:
-        return torch.empty_like(like, memory_format=layout).copy_(value)
-    return value.contiguous(memory_format=layout)
+        return empty_gradient(like).copy_(value)
+    return dense_as(value, like) if like.dim() == 4 else value.contiguous()
