@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from .contender import Prepare
+
 DIRECTIONS = ("forward", "backward-data", "backward-weight")
 LAYOUTS = {"nchw": torch.contiguous_format, "channels_last": torch.channels_last}
+PART = 8  # one row in so many is what a call is tried on before it is made
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
 # How far a result may be from the exact one, as a share of the largest value: a few roundings of the dtype.
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 1.6e-2}
@@ -23,6 +28,7 @@ class Case:
     dilation: int
     direction: str
     dtype: str
+    bench: ClassVar[str] = "depthwise"
 
     @property
     def name(self) -> str:
@@ -44,6 +50,35 @@ class Case:
         """What has to be read and written: two pictures and a filter."""
         n, c, h, w = self.shape
         return (2 * n * c * h * w + c * self.k**2) * DTYPES[self.dtype].itemsize
+
+    def inputs(self, device: str) -> Inputs:
+        return inputs(self, device)
+
+    def exact(self, given: Inputs) -> Tensor:
+        return exact(self, given)
+
+    def error(self, got: Tensor, wanted: Tensor) -> float:
+        return error(got, wanted)
+
+    def part(self) -> tuple[Case, float]:
+        n, c, h, w = self.shape
+        rows = max(1, h // PART)
+        return replace(self, shape=(n, c, rows, w)), h / rows
+
+    def ours(self, device: str) -> Sequence[Prepare]:
+        from .ours import contenders
+
+        return contenders(device)
+
+    def rivals(self) -> Sequence[tuple[str, Prepare]]:
+        from .rivals import RIVALS
+
+        return RIVALS
+
+    def chosen(self, given: Inputs) -> str:
+        from .ours import chosen
+
+        return chosen(self, given)
 
 
 @dataclass(frozen=True)

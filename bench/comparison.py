@@ -5,25 +5,55 @@ from __future__ import annotations
 import gc
 import os
 import statistics
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import partial
-from typing import Any
+from typing import Any, ClassVar, Protocol
 
 import torch
-from torch import Tensor
 
-from .case import DTYPES, LAYOUTS, TOLERANCE, Case, Inputs, error, exact, inputs
+from .case import DTYPES, TOLERANCE
+from .contender import Contender, NotHereError, Prepare
 from .memory import peak_of
-from .ours import backends, chosen, ours
 from .peak import copy_of, multiply_adds
-from .rivals import RIVALS, Contender, NotHereError
 from .rounds import Rounds
 
-Prepare = Callable[[Case, Inputs], Contender]
-
 LENIENT = 20  # times our tolerance: beyond that a rival has computed something else
-PART = 8  # one row in so many is what a call is tried on before it is made
+
+
+class Case(Protocol):
+    """What is computed, by whom, and the exact result."""
+
+    bench: ClassVar[str]  # the name of the file that a run is saved in
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def dtype(self) -> str: ...
+    @property
+    def flops(self) -> int: ...
+    @property
+    def bytes(self) -> int: ...
+
+    def inputs(self, device: str) -> Any:
+        """Random tensors, the same at every call; `x` among them is a picture, by which a copy is measured."""
+
+    def exact(self, given: Any) -> Any:
+        """The result in float64."""
+
+    def error(self, got: Any, wanted: Any) -> float:
+        """The largest difference, as a share of the largest value."""
+
+    def part(self) -> tuple[Case, float]:
+        """A smaller case that tells how long this one takes, and how many times as long that is."""
+
+    def ours(self, device: str) -> Sequence[Prepare]:
+        """Our ways of computing it."""
+
+    def rivals(self) -> Sequence[tuple[str, Prepare]]:
+        """Everyone else's, by name."""
+
+    def chosen(self, given: Any) -> str:
+        """The backend that a plain call takes."""
 
 
 @dataclass
@@ -65,17 +95,17 @@ class Comparison:
         """What is reported of one contender."""
         result: dict[str, Any] = asdict(row)
         del result["times"]
-        if row.seconds:
+        if row.seconds and self.case.flops:
             result["GFLOP/s"] = self.case.flops / row.seconds / 1e9
             result["of FMA peak"] = self.case.flops / row.seconds / self.peak
             result["of copy bandwidth"] = self.case.bytes / row.seconds / self.copy
-            result["times the best rival"] = self.ratio(row)
+        result["times the best rival"] = self.ratio(row)
         return result
 
     def as_json(self) -> dict[str, Any]:
         best = self.best_rival
         return {
-            "case": {**asdict(self.case), "name": self.case.name, "flops": self.case.flops, "bytes": self.case.bytes},
+            "case": {**vars(self.case), "name": self.case.name, "flops": self.case.flops, "bytes": self.case.bytes},
             "a plain call takes": self.chosen,
             "FMA peak, GFLOP/s": self.peak / 1e9,
             "copy, GB/s": self.copy / 1e9,
@@ -92,26 +122,21 @@ def compare(case: Case, device: str, seconds: float, longest: float) -> Comparis
     all others have no number.
     """
     gc.collect()  # what the last case left behind
-    given = inputs(case, device)
-    wanted = exact(case, given)
+    given = case.inputs(device)
+    wanted = case.exact(given)
     ready: dict[str, Contender] = {}
     mine: list[Row] = []
     rivals: list[Row] = []
-    for layout in LAYOUTS:
-        given.laid_out(layout)  # so that nobody pays for it
-    for backend in backends(device):
-        for layout in LAYOUTS:
-            prepare = partial(ours, layout=layout, backend=backend)
-            predict(case, device, prepare)
-            contender, row = first(case, given, wanted, prepare)
-            assert row.error is not None and row.error <= TOLERANCE[DTYPES[case.dtype]], (
-                f"{case.name} by {row.name}: off by {row.error:.2g} of the largest value, so there is no number"
-            )
-            ready[row.name] = contender
-            mine.append(row)
+    for prepare in case.ours(device):
+        predict(case, device, prepare)
+        contender, row = first(case, given, wanted, prepare)
+        assert row.error is not None and row.error <= TOLERANCE[DTYPES[case.dtype]], (
+            f"{case.name} by {row.name}: off by {row.error:.2g} of the largest value, so there is no number"
+        )
+        ready[row.name] = contender
+        mine.append(row)
     slow: list[tuple[float, Row, Prepare]] = []
-    for layout, rival in RIVALS:
-        name, prepare = f"{rival.__name__} {layout}", partial(rival, layout=layout)
+    for name, prepare in case.rivals():
         try:
             expected = predict(case, device, prepare)
             row = Row(name) if expected > longest else add(case, given, wanted, prepare, ready)
@@ -128,7 +153,7 @@ def compare(case: Case, device: str, seconds: float, longest: float) -> Comparis
     return timed(case, given, ready, mine, rivals, seconds)
 
 
-def first(case: Case, given: Inputs, wanted: Tensor, prepare: Prepare) -> tuple[Contender, Row]:
+def first(case: Case, given: Any, wanted: Any, prepare: Prepare) -> tuple[Contender, Row]:
     """A contender prepared and called once, with the memory that took and how exact the result is."""
 
     def work() -> tuple[Contender, Any]:
@@ -136,10 +161,10 @@ def first(case: Case, given: Inputs, wanted: Tensor, prepare: Prepare) -> tuple[
         return contender, contender.run()
 
     (contender, result), memory = peak_of(work, given.x.device.type)
-    return contender, Row(contender.name, error=error(contender.tensor(result), wanted), memory=memory)
+    return contender, Row(contender.name, error=case.error(contender.result(result), wanted), memory=memory)
 
 
-def add(case: Case, given: Inputs, wanted: Tensor, prepare: Prepare, ready: dict[str, Contender]) -> Row:
+def add(case: Case, given: Any, wanted: Any, prepare: Prepare, ready: dict[str, Contender]) -> Row:
     """A rival made ready to be timed, unless it computes something else."""
     contender, row = first(case, given, wanted, prepare)
     if row.error is None or row.error > LENIENT * TOLERANCE[DTYPES[case.dtype]]:
@@ -151,15 +176,14 @@ def add(case: Case, given: Inputs, wanted: Tensor, prepare: Prepare, ready: dict
 
 def predict(case: Case, device: str, prepare: Prepare) -> float:
     """About how many seconds a call takes, by one on a part of the rows; loads all code that a call needs."""
-    n, c, h, w = case.shape
-    small = Case((n, c, max(1, h // PART), w), case.k, case.dilation, case.direction, case.dtype)
-    rounds = Rounds({"small": prepare(small, inputs(small, device)).run}, waiter(device))
+    small, times = case.part()
+    rounds = Rounds({"small": prepare(small, small.inputs(device)).run}, waiter(device))
     rounds.once("small")
-    return rounds.once("small") * h / small.shape[2]
+    return rounds.once("small") * times
 
 
 def timed(
-    case: Case, given: Inputs, ready: dict[str, Contender], mine: list[Row], rivals: list[Row], seconds: float
+    case: Case, given: Any, ready: dict[str, Contender], mine: list[Row], rivals: list[Row], seconds: float
 ) -> Comparison:
     device = given.x.device.type
     peak = multiply_adds(device)
@@ -175,7 +199,7 @@ def timed(
             row.seconds, row.rounds = medians[row.name], len(row.times)
     copied = 2 * given.x.numel() * given.x.element_size()
     return Comparison(
-        case, chosen(case, given), peak.operations / medians["peak"], copied / medians["copy"], mine, rivals
+        case, case.chosen(given), peak.operations / medians["peak"], copied / medians["copy"], mine, rivals
     )
 
 
@@ -206,7 +230,8 @@ def summary(comparisons: Iterable[Comparison]) -> Summary:
     every = list(comparisons)
     ratios = {each.case.name: [each.ratio(row) for row in each.ours] for each in every}
     best = {name: max(found) for name, values in ratios.items() if (found := [v for v in values if v is not None])}
-    shares = [float(each.figures(row)["of FMA peak"]) for each in every for row in each.ours if row.seconds]
+    figures = [each.figures(row) for each in every for row in each.ours]
+    shares = [float(each["of FMA peak"]) for each in figures if "of FMA peak" in each]
     return Summary(
         cases=len(every),
         compared=len(best),

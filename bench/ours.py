@@ -2,31 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
+
 import torch
 
 import lightsr_kernels
 from lightsr_kernels.dispatch import BACKENDS, BackendUnavailableError, choose, why_not
+from lightsr_kernels.spec import OpSpec
 
-from .case import Case, Inputs
-from .rivals import Contender
+from .case import LAYOUTS, Case, Inputs
+from .contender import Contender, Prepare
 
 SPEC = lightsr_kernels.SPECS["depthwise_conv"]
 
 
-def backends(device: str) -> list[str]:
+def backends(device: str, spec: OpSpec = SPEC) -> list[str]:
     """The backends that run here; plain PyTorch only where there is no other."""
     usable = []
     for name in BACKENDS:
         interpreted = name == "triton" and device == "cpu"  # a tool for tests
-        if name == "reference" or interpreted or why_not(name, SPEC, device) is not None:
+        if name == "reference" or interpreted or why_not(name, spec, device) is not None:
             continue
         try:
             with lightsr_kernels.backend(name):
-                choose(SPEC, device)  # builds the kernels
+                choose(spec, device)  # builds the kernels
         except BackendUnavailableError:
             continue
         usable.append(name)
     return usable or ["reference"]
+
+
+def contenders(device: str) -> Sequence[Prepare]:
+    return [partial(ours, layout=layout, backend=backend) for backend in backends(device) for layout in LAYOUTS]
 
 
 def ours(case: Case, given: Inputs, layout: str, backend: str) -> Contender:

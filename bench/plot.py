@@ -16,7 +16,44 @@ COLORS = {
 }
 
 
-def plot(content: dict[str, Any], folder: Path) -> list[Path]:
+def plot(bench: str, content: dict[str, Any], folder: Path) -> list[Path]:
+    """The pictures of a run of the bench of this name."""
+    return {"depthwise": plot_depthwise, "fused": plot_fused}[bench](content, folder)
+
+
+def plot_fused(content: dict[str, Any], folder: Path) -> list[Path]:
+    """One picture: a line for each case, and on it how many times as long as ours everyone takes."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+
+    cases = content["comparisons"]
+    figure, panel = plt.subplots(figsize=(9, 0.24 * len(cases) + 1.6))
+    for place, each in enumerate(cases):
+        unit = min(row["seconds"] for row in each["ours"] if row["seconds"])
+        for row in (*each["ours"], *each["rivals"]):
+            if row["seconds"]:
+                color = COLORS.get(row["name"].split()[0], "#e69f00")
+                marker = "o" if "nchw" in row["name"] else "s"
+                panel.plot(row["seconds"] / unit, place, marker, label=row["name"], color=color, markersize=4)
+    panel.set_yticks(range(len(cases)), [each["case"]["name"] for each in cases], fontsize=6)
+    panel.invert_yaxis()
+    panel.set_xscale("log")
+    panel.xaxis.set_major_formatter("{x:g}")
+    panel.set_xlabel("times as long as our faster layout")
+    panel.grid(alpha=0.3)
+    handles = dict(zip(*reversed(panel.get_legend_handles_labels()), strict=True))
+    figure.legend(handles.values(), handles.keys(), loc="lower center", ncol=4, fontsize=7, frameon=False)
+    figure.suptitle(f"{content['machine']['device']}, {content['machine']['threads']} threads", fontsize=10)
+    figure.tight_layout(rect=(0, 0.6 / figure.get_figheight(), 1, 1))
+    file = folder / "fused.png"
+    figure.savefig(file, dpi=120)
+    plt.close(figure)
+    return [file]
+
+
+def plot_depthwise(content: dict[str, Any], folder: Path) -> list[Path]:
     """One picture for each shape and dilation: GFLOP/s over k, a panel for each direction and dtype."""
     import matplotlib as mpl
 
@@ -81,9 +118,9 @@ def draw(panel: Any, cases: list[dict[str, Any]]) -> None:
 
 def main() -> None:
     folder = Path(sys.argv[1])
-    content = json.loads((folder / "depthwise.json").read_text(encoding="utf-8"))
-    for file in plot(content, folder):
-        print(file)
+    for saved in sorted(folder.glob("*.json")):
+        for file in plot(saved.stem, json.loads(saved.read_text(encoding="utf-8")), folder):
+            print(file)
 
 
 if __name__ == "__main__":

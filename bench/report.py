@@ -58,8 +58,9 @@ def device_name() -> str:
 
 def table(comparisons: list[Comparison]) -> Iterator[str]:
     """One line for each of ours in each case, slower ones included."""
+    width = max(len(each.case.name) for each in comparisons)
     yield (
-        f"{'case':44} {'ours':24} {'ms':>9} {'GFLOP/s':>8} {'of peak':>7} {'of copy':>7} {'MB':>6}   "
+        f"{'case':{width}} {'ours':24} {'ms':>9} {'GFLOP/s':>8} {'of peak':>7} {'of copy':>7} {'MB':>6}   "
         f"{'best rival':26} {'ms':>9} {'MB':>6} {'times':>7}"
     )
     for found in comparisons:
@@ -69,7 +70,7 @@ def table(comparisons: list[Comparison]) -> Iterator[str]:
             mark = "" if row.name.split()[1] == found.chosen else f" (a plain call takes {found.chosen})"
             ratio = figures.get("times the best rival")
             yield (
-                f"{found.case.name:44} {row.name.removeprefix('lightsr '):24} {milliseconds(row):>9} "
+                f"{found.case.name:{width}} {row.name.removeprefix('lightsr '):24} {milliseconds(row):>9} "
                 f"{figures.get('GFLOP/s', 0):8.1f} {figures.get('of FMA peak', 0):7.0%} "
                 f"{figures.get('of copy bandwidth', 0):7.0%} {megabytes(row):>6}   "
                 f"{best.name if best else 'none':26} {milliseconds(best):>9} {megabytes(best):>6} "
@@ -115,8 +116,13 @@ def save(comparisons: list[Comparison], name: str, folder: Path = RESULTS) -> Pa
 
     target = folder / re.sub(r"[^a-z0-9.]+", "-", f"{device_name()}-{name}".lower()).strip("-")
     target.mkdir(parents=True)
-    total = summary(comparisons)
-    content = {"machine": machine(), "summary": vars(total), "comparisons": [each.as_json() for each in comparisons]}
-    (target / "depthwise.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    plot(content, target)
+    for bench in dict.fromkeys(each.case.bench for each in comparisons):
+        found = [each for each in comparisons if each.case.bench == bench]
+        content = {
+            "machine": machine(),
+            "summary": vars(summary(found)),
+            "comparisons": [each.as_json() for each in found],
+        }
+        (target / f"{bench}.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        plot(bench, content, target)
     return target

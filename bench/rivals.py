@@ -7,9 +7,7 @@ forward call with the filter flipped, which is the same sum.
 
 from __future__ import annotations
 
-import importlib.util
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,19 +15,16 @@ import torch
 from torch import Tensor
 
 from .case import DTYPES, LAYOUTS, Case, Inputs
-
-
-class NotHereError(Exception):
-    """This way cannot run this case; the message says why."""
-
-
-@dataclass
-class Contender:
-    """One way of computing a case, ready to be called again and again."""
-
-    name: str
-    run: Callable[[], Any]
-    tensor: Callable[[Any], Tensor] = field(default=lambda result: result)  # what `run` returned, as [N, C, H, W]
+from .contender import (
+    Contender,
+    NotHereError,
+    Prepare,
+    as_torch,
+    need,
+    onnxruntime_settings,
+    openvino_settings,
+    tensor_of,
+)
 
 
 def convolve(case: Case, given: Inputs) -> Tensor:
@@ -99,13 +94,10 @@ def onnxruntime(case: Case, given: Inputs, layout: str) -> Contender:
         [onnx.numpy_helper.from_array(weight.numpy(), "weight")],
     )
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=9)
-    settings = ort.SessionOptions()
-    settings.intra_op_num_threads = torch.get_num_threads()
-    settings.inter_op_num_threads = 1
-    settings.log_severity_level = 3
-    settings.add_session_config_entry("session.force_spinning_stop", "1")  # or it would take cores from the next one
     try:
-        session = ort.InferenceSession(model.SerializeToString(), settings, providers=["CPUExecutionProvider"])
+        session = ort.InferenceSession(
+            model.SerializeToString(), onnxruntime_settings(), providers=["CPUExecutionProvider"]
+        )
     except ort.capi.onnxruntime_pybind11_state.NotImplemented:
         raise NotHereError(f"it takes no {case.dtype}") from None
     source = np.ascontiguousarray(x.numpy())
@@ -141,14 +133,9 @@ def openvino(case: Case, given: Inputs, layout: str) -> Contender:
     inside = operators.transpose(picture, operators.constant(np.array([0, 3, 1, 2]))) if last else picture
     out = operators.group_convolution(inside, filters, [1, 1], pads, pads, [case.dilation] * 2)
     out = operators.transpose(out, operators.constant(np.array([0, 2, 3, 1]))) if last else out
-    settings = {
-        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
-        "PERFORMANCE_HINT": "LATENCY",
-        "ENABLE_CPU_PINNING": False,  # or this thread, and the threads it makes, would be left with one core
-        # Left to itself it computes float32 and float16 with the few digits of bfloat16.
-        "INFERENCE_PRECISION_HINT": "bf16" if case.dtype == "bfloat16" else "f32",
-    }
-    request = ov.Core().compile_model(ov.Model([out], [picture]), "CPU", settings).create_infer_request()
+    request = (
+        ov.Core().compile_model(ov.Model([out], [picture]), "CPU", openvino_settings(case.dtype)).create_infer_request()
+    )
     request.set_input_tensor(tensor_of(x, kind))
 
     def run() -> Tensor:
@@ -162,25 +149,8 @@ def openvino(case: Case, given: Inputs, layout: str) -> Contender:
     return Contender(f"openvino {layout}", run, tensor)
 
 
-def tensor_of(x: Tensor, kind: Any) -> Any:
-    """An OpenVINO tensor on the memory of x, which has to live on; numpy has no bfloat16, so bits are passed."""
-    import openvino as ov
-
-    bits = x.view(torch.uint16) if x.dtype == torch.bfloat16 else x
-    return ov.Tensor(bits.numpy(), list(x.shape), kind)
-
-
-def as_torch(x: Any, dtype: torch.dtype) -> Tensor:
-    values = np.array(x.data)
-    return torch.from_numpy(values.view(np.uint16)).view(dtype) if dtype == torch.bfloat16 else torch.from_numpy(values)
-
-
-def need(*packages: str) -> None:
-    missing = [each for each in packages if importlib.util.find_spec(each) is None]
-    if missing:
-        raise NotHereError(f"not installed: pip install {' '.join(missing)}")
-
-
-RIVALS: tuple[tuple[str, Callable[[Case, Inputs, str], Contender]], ...] = tuple(
-    (layout, rival) for rival in (pytorch, compiled, onnxruntime, openvino) for layout in LAYOUTS
+RIVALS: tuple[tuple[str, Prepare], ...] = tuple(
+    (f"{rival.__name__} {layout}", partial(rival, layout=layout))
+    for rival in (pytorch, compiled, onnxruntime, openvino)
+    for layout in LAYOUTS
 )

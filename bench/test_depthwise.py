@@ -10,6 +10,7 @@ import pytest
 
 from .case import DIRECTIONS, Case
 from .comparison import compare
+from .replay import CLOCK, replay
 from .report import COMPARISONS
 from .timing import DEVICES
 
@@ -48,29 +49,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     metafunc.parametrize(("case", "device"), cases, ids=[f"{case.name}-{device}" for case, device in cases])
 
 
-class Replay:
-    """A clock that shows what was measured, so that pytest-benchmark keeps and compares our times."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-        self.times: list[float] = []
-
-    def __call__(self) -> float:
-        return self.now
-
-    def step(self) -> None:
-        self.now += self.times.pop() if self.times else 0.0
-
-
-CLOCK = Replay()
-
-
 @pytest.mark.benchmark(timer=CLOCK, disable_gc=True)
 def test_depthwise(case: Case, device: str, full: bool, benchmark: Any, request: pytest.FixtureRequest) -> None:
     found = compare(case, device, seconds=1.0 if full else 0.5, longest=4.0 if full else 0.5)
     request.config.stash[COMPARISONS].append(found)
-    benchmark.group = f"depthwise_conv {case.direction} {case.dtype} {device}"
-    benchmark.extra_info.update(found.as_json())
-    best = min(found.ours, key=lambda row: row.seconds or 0)
-    CLOCK.times = list(best.times)
-    benchmark.pedantic(CLOCK.step, rounds=len(best.times), iterations=1)
+    replay(benchmark, found, f"depthwise_conv {case.direction} {case.dtype} {device}")

@@ -13,12 +13,13 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.append(str(ROOT))  # at the end: bench comes from the checkout, the packages from where they are installed
 
-from bench import comparison, peak, report, rivals  # noqa: E402
+from bench import comparison, peak, report  # noqa: E402
 from bench.case import DIRECTIONS, DTYPES, LAYOUTS, TOLERANCE, Case, Inputs, error, exact, inputs  # noqa: E402
 from bench.comparison import Comparison, Row, compare, summary  # noqa: E402
+from bench.contender import Contender, NotHereError, need  # noqa: E402
 from bench.memory import peak_of  # noqa: E402
 from bench.ours import backends, ours  # noqa: E402
-from bench.rivals import RIVALS, Contender, NotHereError  # noqa: E402
+from bench.rivals import RIVALS  # noqa: E402
 from bench.rounds import Rounds  # noqa: E402
 from lightsr_kernels.depthwise_conv.reference import reference  # noqa: E402
 
@@ -46,16 +47,16 @@ def test_everyone_computes_the_case_or_says_why_not(direction: str, dtype: str) 
     case = Case(SHAPE, 5, 1, direction, dtype)
     given = inputs(case)
     wanted, reasons = exact(case, given), {}
-    for layout, prepare in RIVALS:
-        if prepare is rivals.compiled:
+    for name, prepare in RIVALS:
+        if name.startswith("compiled"):
             continue  # which needs a compiler, and time
         try:
-            contender = prepare(case, given, layout)
+            contender = prepare(case, given)
         except NotHereError as reason:
-            reasons[f"{prepare.__name__} {layout}"] = str(reason)
+            reasons[name] = str(reason)
             continue
         for _ in range(2):  # results of an earlier call may be written over, but not read
-            result = contender.tensor(contender.run())
+            result = contender.result(contender.run())
             assert result.shape == wanted.shape
             assert error(result, wanted) <= comparison.LENIENT * TOLERANCE[DTYPES[dtype]], contender.name
     assert not any(name.startswith("pytorch") for name in reasons)
@@ -64,12 +65,12 @@ def test_everyone_computes_the_case_or_says_why_not(direction: str, dtype: str) 
     for backend in backends("cpu"):
         for layout in LAYOUTS:
             contender = ours(case, given, layout, backend)
-            assert error(contender.tensor(contender.run()), wanted) <= TOLERANCE[DTYPES[dtype]]
+            assert error(contender.result(contender.run()), wanted) <= TOLERANCE[DTYPES[dtype]]
 
 
 def test_a_package_that_is_missing_is_told() -> None:
     with pytest.raises(NotHereError, match=r"^not installed: pip install no_such_package$"):
-        rivals.need("json", "no_such_package")
+        need("json", "no_such_package")
 
 
 def test_inputs_are_laid_out_once_and_the_same_each_time() -> None:
@@ -181,20 +182,18 @@ def test_table_shows_slower_ones_and_missing_rivals() -> None:
 def fake(monkeypatch: pytest.MonkeyPatch, mine: float, others: dict[str, tuple[float, float]]) -> None:
     """Contenders of which each adds an error and takes a time."""
 
-    def way(name: str, off: float, seconds: float) -> Any:
-        def prepare(case: Case, given: Inputs, layout: str, **options: object) -> Contender:
+    def way(name: str, off: float) -> Any:
+        def prepare(case: Case, given: Inputs) -> Contender:
             wanted = exact(case, given)
-            return Contender(f"{name} {layout}", lambda: wanted + off * wanted.abs().max())
+            return Contender(name, lambda: wanted + off * wanted.abs().max())
 
         prepare.__name__ = name
         return prepare
 
-    monkeypatch.setattr(comparison, "ours", way("ours", mine, 0.0))
-    monkeypatch.setattr(comparison, "RIVALS", [("nchw", way(name, *each)) for name, each in others.items()])
+    monkeypatch.setattr(Case, "ours", lambda case, device: [way("ours", mine)])
+    monkeypatch.setattr(Case, "rivals", lambda case: [(name, way(name, off)) for name, (off, _) in others.items()])
     expected = {name: seconds for name, (_, seconds) in others.items()}
-    monkeypatch.setattr(
-        comparison, "predict", lambda case, device, prepare: expected.get(getattr(prepare.func, "__name__", ""), 0.0)
-    )
+    monkeypatch.setattr(comparison, "predict", lambda case, device, prepare: expected.get(prepare.__name__, 0.0))
 
 
 def test_where_ours_is_wrong_there_is_no_number(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -207,18 +206,18 @@ def test_a_rival_that_is_wrong_or_slow_is_told_and_does_not_count(monkeypatch: p
     fake(monkeypatch, 0.0, {"wrong": (0.1, 0.0), "slow": (0.0, 9.0), "right": (0.0, 0.0)})
     found = compare(Case(SHAPE, 3, 1, "forward", "float32"), "cpu", 0.0, 1.0)
     reasons = {row.name: row.reason for row in found.rivals}
-    assert reasons["wrong nchw"] == "its result is wrong"
-    assert reasons["slow nchw"].startswith("a call takes too long")
+    assert reasons["wrong"] == "its result is wrong"
+    assert reasons["slow"].startswith("a call takes too long")
     closing = "\n".join(report.closing([found]))
     assert "on a part of the rows (1 cases, 9.0 to 9.0 s)" in closing
     assert "its result is wrong (1 cases, off by up to 0.1 of the largest value)" in closing
-    assert found.best_rival is not None and found.best_rival.name == "right nchw"
+    assert found.best_rival is not None and found.best_rival.name == "right"
 
 
 def test_where_all_rivals_are_slow_the_least_slow_is_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     fake(monkeypatch, 0.0, {"slower": (0.0, 9.0), "slow": (0.0, 5.0)})
     found = compare(Case(SHAPE, 3, 1, "forward", "float32"), "cpu", 0.0, 1.0)
-    assert found.best_rival is not None and found.best_rival.name == "slow nchw"
+    assert found.best_rival is not None and found.best_rival.name == "slow"
     assert found.rivals[1] is found.best_rival and not found.best_rival.reason
 
 
