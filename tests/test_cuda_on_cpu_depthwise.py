@@ -192,6 +192,17 @@ def test_activation_gate_and_residual(kernels: Kernels, dtype: torch.dtype, last
         torch.testing.assert_close(out.double(), expected, rtol=2 * step, atol=(8 if step < 1e-3 else 1) * step)
 
 
+def test_gelu_keeps_its_lower_tail(kernels: Kernels) -> None:
+    for dtype, lowest in ((torch.float32, -12.0), (torch.float64, -30.0)):
+        x = torch.linspace(lowest, 2, 64, dtype=dtype).reshape(1, 1, 1, 64)
+        out = kernels.forward(x, torch.ones(1, 1, 1, 1, dtype=dtype), activation="gelu")
+        wide = x.double()
+        expected = 0.5 * wide * torch.special.erfc(wide * -(0.5**0.5))
+        # An argument's own rounding is multiplied by the tail's logarithmic slope, x^2.
+        step = torch.finfo(dtype).eps * (4 + wide.square())
+        assert ((out.double() - expected).abs() <= step * expected.abs()).all()
+
+
 @EACH_TYPE
 @EACH_LAYOUT
 def test_tensors_may_begin_anywhere(kernels: Kernels, dtype: torch.dtype, last: bool) -> None:

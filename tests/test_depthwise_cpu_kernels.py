@@ -49,6 +49,12 @@ CASES = [
     ((1, 4, 24, 64), (1, 1), (1, 1)),
     ((1, 5, 31, 65), (5, 11), (50, 20)),
     ((1, 1, 60, 500), (31, 31), (1, 1)),
+    # small filters over vectors of channels; the last one or the last rows and columns overlap with what is before
+    ((2, 41, 11, 37), (3, 3), (1, 1)),
+    ((1, 32, 9, 75), (5, 5), (2, 3)),
+    ((1, 33, 2, 10), (7, 7), (1, 1)),
+    ((1, 64, 1, 70), (3, 5), (1, 2)),
+    ((1, 40, 21, 3), (1, 3), (3, 1)),
 ]
 
 
@@ -211,13 +217,14 @@ def test_weight(kernels: ctypes.CDLL, dtype: torch.dtype, channels_last: bool) -
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
 def test_infinity_stays_within_reach(kernels: ctypes.CDLL, dtype: torch.dtype, channels_last: bool) -> None:
     """Zeros that fill up vectors, rows and pairs of taps must not meet an infinity."""
-    x = torch.ones(1, 3, 13, 37)
-    x[0, :, 6, 20] = float("inf")
-    x[0, :, 3, 36] = -float("inf")
-    ones = torch.ones(3, 1, 5, 5)
-    out = run_forward(kernels, x.to(dtype), ones.to(dtype), (1, 2), channels_last)
-    expected = F.conv2d(x, ones, groups=3, **same((5, 5), (1, 2)))
-    assert torch.equal(out.float(), expected)
+    for channels in (32, 3):  # with whole vectors of channels, and without
+        x = torch.ones(1, channels, 13, 37)
+        x[0, :, 6, 20] = float("inf")
+        x[0, :, 3, 36] = -float("inf")
+        ones = torch.ones(channels, 1, 5, 5)
+        out = run_forward(kernels, x.to(dtype), ones.to(dtype), (1, 2), channels_last)
+        expected = F.conv2d(x, ones, groups=channels, **same((5, 5), (1, 2)))
+        assert torch.equal(out.float(), expected)
     got, _ = run_weight(kernels, torch.ones_like(x).to(dtype), x.to(dtype), (5, 5), (1, 2), channels_last)
     expected = torch.nn.grad.conv2d_weight(x, (3, 1, 5, 5), torch.ones_like(x), groups=3, **same((5, 5), (1, 2)))
     assert torch.equal(got.isfinite(), expected.isfinite())
@@ -227,10 +234,13 @@ def test_infinity_stays_within_reach(kernels: ctypes.CDLL, dtype: torch.dtype, c
 def test_bits_do_not_depend_on_threads(kernels: ctypes.CDLL, channels_last: bool) -> None:
     torch.manual_seed(0)
     x, grad, weight = torch.randn(2, 3, 70, 90), torch.randn(2, 3, 70, 90), torch.randn(3, 1, 7, 7)
+    wide, taps = torch.randn(1, 41, 27, 45), torch.randn(41, 1, 3, 3)
 
     def both() -> list[Tensor]:
         return [
             run_forward(kernels, x, weight, (1, 1), channels_last),
+            run_forward(kernels, wide, taps, (1, 1), channels_last),
+            run_forward(kernels, wide.bfloat16(), taps.bfloat16(), (2, 2), channels_last),
             *run_weight(kernels, grad, x, (7, 7), (1, 1), channels_last),
         ]
 

@@ -150,6 +150,28 @@ def test_wide_offsets_and_several_launches(layout: torch.memory_format, monkeypa
     assert all(torch.equal(one, other) for one, other in zip(wide, narrow, strict=True))
 
 
+@EACH_LAYOUT
+def test_the_workspace_does_not_grow_with_the_pictures(
+    layout: torch.memory_format, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make = Make(device=DEVICE, integers=True)
+    x, grad = (picture(make, 5, 2, 4, 9, layout=layout) for _ in range(2))
+    call = (grad, x, (3, 5), [1, 1], True)
+    at_once = triton.weight_gradients(*call)
+    made, empty = [], torch.empty
+
+    def noted(*shape: Any, **options: Any) -> Tensor:
+        made.append(empty(*shape, **options))
+        return made[-1]
+
+    monkeypatch.setattr(torch, "empty", noted)
+    most = 2 * 4 * sum(each.numel() for each in at_once)  # two pictures' sums
+    monkeypatch.setattr(triton, "MOST_BYTES", most if layout != LAST else 2 * most)  # two parts across the picture
+    few = triton.weight_gradients(*call)
+    assert [len(each) for each in made if each.ndim == 3] == [2 if layout != LAST else 4]
+    assert all(torch.equal(one, other) for one, other in zip(few, at_once, strict=True))
+
+
 def test_offsets_are_wide_from_where_narrow_ones_would_overflow() -> None:
     large = torch.empty(17, 64, 1080, 1920, device="meta")
     assert triton_common.wide(large)

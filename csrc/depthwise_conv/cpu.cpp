@@ -1,5 +1,6 @@
 // The depthwise convolution kernels for the CPU, for each type and layout.
 #include "cpu_forward.h"
+#include "cpu_pixels.h"
 #include "cpu_weight.h"
 
 namespace lightsr {
@@ -28,9 +29,33 @@ void run_as(const Call& call) {
   }
 }
 
+template <class Lines, int KW, int V>
+bool run_pixels(const DepthwiseConv& call) {
+  if (!Pixels<Lines, KW, V>::takes(call)) return false;
+  Pixels<Lines, KW, V>(call).run();
+  return true;
+}
+
+// Sums, one row of taps for each row of them, and one vector of a pixel fill the registers.
+bool run_pixels(const DepthwiseConv& call) {
+  if (call.type == Type::float32 && call.dw == 1) {  // with a dilation the buffer is no slower
+    using Lines = Plain<float, float>;
+    if constexpr (level::registers == 32)
+      return run_pixels<Lines, 3, 8>(call) || run_pixels<Lines, 5, 8>(call) || run_pixels<Lines, 7, 8>(call);
+    else
+      return run_pixels<Lines, 3, 4>(call);
+  }
+#ifdef __AVX512BF16__
+  if (call.type == Type::bfloat16)
+    return run_pixels<Paired, 3, 4>(call) || run_pixels<Paired, 5, 4>(call) || run_pixels<Paired, 7, 4>(call);
+#endif
+  return false;
+}
+
 }  // namespace
 
 void depthwise_conv_forward_cpu(const DepthwiseConv& call) {
+  if (run_pixels(call)) return;
   if constexpr (level::pairs)  // for filters that reach a second column
     if (call.type == Type::bfloat16 && call.kw > 1 && call.dw < call.w) return run<Forward, Pair, BFloat16>(call);
   run_as<Forward>(call);

@@ -10,6 +10,16 @@
 
 namespace lightsr {
 
+// What will be read soon, in bytes: a row's vectors for each row of x; fetching it while the sums are busy takes its
+// time off. Several passes over the same rows share these out, so that the memory is busy all the time: of x each takes
+// the rows that are `turn_x` in the bits of `shared`, and so of the gradient. Addresses that nothing stands at do no
+// harm.
+struct Soon {
+  const char *x, *grad;
+  int64_t row, vector;
+  int64_t shared, turn_x, turn_grad;
+};
+
 template <class T>
 struct Correlation {
   const T* x;  // the first row and the first vector under the first of these tap columns
@@ -17,18 +27,19 @@ struct Correlation {
   const T* grad;  // its row for the first of these tap rows; the others' are the ones above it
   int64_t grad_pitch;
   int64_t rows, vectors;
-  int tail;  // lanes of one more vector in each row; the others may hold infinity in x, which times 0 is no number
+  int tail;  // lanes of one more vector in each row; the others may hold infinity, which times 0 is no number
   T* sums;   // one vector for each tap, added to
   int64_t sums_row;
+  Soon soon;
 };
 
-template <class T, int I, int KY, int KX, int... j>
-[[gnu::always_inline]] inline void add_grad(Vec<T> (&sums)[KY][KX], const Vec<T> (&x)[KX], const T* grad, int64_t pitch,
-                                            std::integer_sequence<int, j...> columns) {
+template <class T, bool Whole, int I, int KY, int KX, int... j>
+[[gnu::always_inline]] inline void add_grad(Vec<T> (&sums)[KY][KX], const Vec<T> (&x)[KX], const Correlation<T>& job,
+                                            const T* grad, std::integer_sequence<int, j...> columns) {
   if constexpr (I < KY) {
-    Vec<T> factor = Vec<T>::load(grad).kept();
+    Vec<T> factor = (Whole ? Vec<T>::load(grad) : Vec<T>::load(grad, job.tail)).kept();
     (add_product(sums[I][j], factor, x[j]), ...);
-    add_grad<T, I + 1>(sums, x, grad - pitch, pitch, columns);
+    add_grad<T, Whole, I + 1>(sums, x, job, grad - job.grad_pitch, columns);
   }
 }
 
@@ -40,7 +51,7 @@ template <class T, bool Whole, int KY, int KX, int... j>
     ((in[j] = Vec<T>::load(x + j * job.step).kept()), ...);
   else
     ((in[j] = Vec<T>::load(x + j * job.step, job.tail).kept()), ...);
-  add_grad<T, 0>(sums, in, grad, job.grad_pitch, columns);
+  add_grad<T, Whole, 0>(sums, in, job, grad, columns);
 }
 
 template <class T, int KY, int KX, int... i>
@@ -56,8 +67,16 @@ void correlate(const Correlation<T>& job) {
   Vec<T> sums[KY][KX] = {};
   for (int64_t row = 0; row < job.rows; ++row) {
     const T *x = job.x + row * job.x_pitch, *grad = job.grad + row * job.grad_pitch;
-    for (int64_t v = 0; v < job.vectors; ++v, x += Vec<T>::size, grad += Vec<T>::size)
+    const char *soon_x = job.soon.x, *soon_grad = job.soon.grad;
+    int64_t x_step = 0, grad_step = 0;
+    if ((row & job.soon.shared) == job.soon.turn_x) soon_x += row * job.soon.row, x_step = job.soon.vector;
+    if ((row & job.soon.shared) == job.soon.turn_grad) soon_grad += row * job.soon.row, grad_step = job.soon.vector;
+    for (int64_t v = 0; v < job.vectors; ++v, x += Vec<T>::size, grad += Vec<T>::size) {
+      __builtin_prefetch(soon_x, 0, 2);
+      __builtin_prefetch(soon_grad, 0, 2);
+      soon_x += x_step, soon_grad += grad_step;
       correlate_vector<T, true>(sums, job, x, grad, columns);
+    }
     if (job.tail) correlate_vector<T, false>(sums, job, x, grad, columns);
   }
   add_sums(sums, job, std::make_integer_sequence<int, KY * KX>{});

@@ -119,24 +119,13 @@ class Forward {
       for (int i = 0; i < kh; ++i) {
         E& tap = to[(j * kh + i) * each];
         if constexpr (std::is_same_v<E, Pair>) {
-          // Taps 0 and 1, 2 and 3 and so on. The last pair is of the last two: the tap that it shares with the one
-          // before has half its value in both. A tap of zero in its place would make NaN of an infinity beyond it.
-          tap = {weight_at(i, j + 1 < tap_columns ? 2 * j : kw - 2),
-                 weight_at(i, j + 1 < tap_columns ? 2 * j + 1 : kw - 1)};
-          if (j == tap_columns - 2) tap.second = halved(tap.second);
-          if (j == tap_columns - 1) tap.first = halved(tap.first);
+          int column = j + 1 < tap_columns ? 2 * j : kw - 2;
+          tap = pair_of_taps(weight_at(i, column), weight_at(i, column + 1), tap_columns - j);
         } else {
           tap = widened<T>(weight_at(i, j));
         }
       }
   }
-  static BFloat16 halved(BFloat16 value) {
-    float half = 0.5f * widened<float>(value);
-    BFloat16 to;
-    Vec<float>::fill(half).store(&to, 1);
-    return to;
-  }
-
   Plane plane(int64_t n, int64_t group, int64_t phase) const {
     if (PerLane)
       return {(n * call.h + phase) * call.w * call.c + group * size, call.dh * call.w * call.c, call.c,

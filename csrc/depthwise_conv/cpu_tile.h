@@ -28,6 +28,21 @@ struct SumsOf<Pair> {
 template <class T>
 using Sums = typename SumsOf<T>::type;
 
+// Taps of a row go in pairs 0 and 1, 2 and 3 and so on. The last pair, with left = 1, is of the last two: the tap that
+// it shares with the one before has half its value in both. A tap of zero in its place would make NaN of an infinity
+// beyond it.
+inline BFloat16 halved(BFloat16 value) {
+  uint32_t bits = uint32_t(value.bits) << 16;
+  float number;
+  std::memcpy(&number, &bits, sizeof number);
+  number *= 0.5f;
+  std::memcpy(&bits, &number, sizeof bits);
+  return {uint16_t(bits >> 16)};
+}
+inline Pair pair_of_taps(BFloat16 first, BFloat16 second, int left) {
+  return {left == 1 ? halved(first) : first, left == 2 ? halved(second) : second};
+}
+
 template <class T>  // what the buffer and the taps are made of
 struct Tile {
   const T* x;         // the buffer, at the first vector under the leftmost tap

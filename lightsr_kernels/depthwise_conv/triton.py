@@ -17,6 +17,7 @@ from .triton_configs import ENOUGH_WARPS, Config, bands_of, choose, choose_weigh
 
 PART_ROWS = 32  # of a stretch of a picture whose products one program sums, so that the L1 cache holds it
 MOST_PARTS = 512
+MOST_BYTES = 64 * 2**20  # of the workspace, unless one picture's parts take more
 
 
 def forward(
@@ -106,48 +107,55 @@ def _sum_products(
     blocks, places = up(channels, config.channels), kh * kw + 1
     steps = max(up(PART_ROWS, config.rows * config.bands), up(n * across * bands, MOST_PARTS * config.bands))
     down = up(bands, steps * config.bands)
-    parts = n * down * across
-    group = up(kw, min(kw, up(ENOUGH_WARPS, parts * blocks * config.warps)))
-    groups = up(kw, group)
     sums = torch.float64 if x.dtype == torch.float64 else torch.float32
-    workspace = torch.empty((parts, channels, places), dtype=sums, device=x.device)
+    at_once = max(1, min(n, MOST_BYTES // (down * across * channels * places * sums.itemsize)))
+    workspace = torch.empty((at_once * down * across, channels, places), dtype=sums, device=x.device)
+    total = torch.empty((channels, places), dtype=sums, device=x.device) if at_once < n else None
+    group = up(kw, min(kw, up(ENOUGH_WARPS, len(workspace) * blocks * config.warps)))
+    groups = up(kw, group)
     with device_of(x):
-        for first, count in launches(parts * blocks * groups, MOST_PROGRAMS):
-            triton_weight.partial_sums[(count,)](
-                grad,
-                x,
+        for begin in range(0, n, at_once):
+            some = slice(begin, min(begin + at_once, n))
+            parts = (some.stop - begin) * down * across
+            for first, count in launches(parts * blocks * groups, MOST_PROGRAMS):
+                triton_weight.partial_sums[(count,)](
+                    grad[some],
+                    x[some],
+                    workspace,
+                    channels,
+                    height,
+                    width,
+                    *_strides(x, config),
+                    *dilation,
+                    bands,
+                    steps,
+                    down,
+                    across,
+                    blocks,
+                    groups,
+                    group,
+                    first,
+                    KH=kh,
+                    KW=kw,
+                    BIAS=grad_bias is not None,
+                    **_constants(x, grad_weight, config),
+                )
+            triton_weight.add_parts[(up(channels * places, 32),)](
                 workspace,
+                total,
+                grad_weight,
+                grad_bias,
+                parts,
                 channels,
-                height,
-                width,
-                *_strides(x, config),
-                *dilation,
-                bands,
-                steps,
-                down,
-                across,
-                blocks,
-                groups,
-                group,
-                first,
-                KH=kh,
-                KW=kw,
-                BIAS=grad_bias is not None,
-                **_constants(x, grad_weight, config),
+                places,
+                channels * places,
+                FIRST=begin == 0,
+                LAST=some.stop == n,
+                CHANNELS_LAST=config.channels_last,
+                PARTS=32,
+                SIZE=32,
+                **options(4),
             )
-        triton_weight.add_parts[(up(channels * places, 32),)](
-            workspace,
-            grad_weight,
-            grad_bias,
-            parts,
-            channels,
-            places,
-            channels * places,
-            CHANNELS_LAST=config.channels_last,
-            PARTS=32,
-            SIZE=32,
-            **options(4),
-        )
 
 
 def backward(grads: list[Tensor], wanted: list[bool], *args: object) -> list[Tensor]:

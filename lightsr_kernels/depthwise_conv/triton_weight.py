@@ -10,7 +10,8 @@ each tap's tile up.
 
 The partial sums of every program stand in a workspace [parts, C, KH*KW + 1], or [parts, KH*KW + 1, C] for
 channels_last, where a part is one stretch of one picture and the last place is the bias. A second kernel adds the parts
-in a fixed order: no atomics, and the same bits at every run.
+in a fixed order: no atomics, and the same bits at every run. Where many pictures would take a large workspace they come
+a few at a time, and the second kernel adds their parts to those before.
 """
 
 # Triton compiles these functions from their source, and not all of Python; names in capitals are constants to it.
@@ -203,12 +204,15 @@ def partial_sums(
 @triton.jit(do_not_specialize=["parts", "channels", "numbers"])
 def add_parts(
     workspace,  # [parts, C, places]; channels_last: [parts, places, C]
+    before,  # one part, the sum of all before; not used where these are both the first and the last
     grad_weight,  # [C, places - 1]
     grad_bias,  # [C]
     parts,
     channels,
     places,
     numbers,  # C * places
+    FIRST: tl.constexpr,
+    LAST: tl.constexpr,
     CHANNELS_LAST: tl.constexpr,
     PARTS: tl.constexpr,
     SIZE: tl.constexpr,
@@ -220,13 +224,18 @@ def add_parts(
         here = (begin + part < parts) & (at < numbers)
         sums += tl.load(workspace + (begin + part) * numbers + at, mask=here, other=0)
     value = tl.sum(sums, axis=0)[None, :]
-    if CHANNELS_LAST:
-        channel, place = at % channels, at // channels
+    if not FIRST:
+        value += tl.load(before + at, mask=at < numbers, other=0)
+    if not LAST:
+        tl.store(before + at, value, mask=at < numbers)
     else:
-        channel, place = at // places, at % places
-    is_tap = place < places - 1
-    to = grad_weight + channel * (places - 1) + place
-    tl.store(to, value.to(grad_weight.dtype.element_ty), mask=(at < numbers) & is_tap)
-    if grad_bias is not None:
-        to = grad_bias + channel
-        tl.store(to, value.to(grad_bias.dtype.element_ty), mask=(at < numbers) & (place == places - 1))
+        if CHANNELS_LAST:
+            channel, place = at % channels, at // channels
+        else:
+            channel, place = at // places, at % places
+        is_tap = place < places - 1
+        to = grad_weight + channel * (places - 1) + place
+        tl.store(to, value.to(grad_weight.dtype.element_ty), mask=(at < numbers) & is_tap)
+        if grad_bias is not None:
+            to = grad_bias + channel
+            tl.store(to, value.to(grad_bias.dtype.element_ty), mask=(at < numbers) & (place == places - 1))
