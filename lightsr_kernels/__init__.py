@@ -3,15 +3,19 @@
 from .accelerate import Acceleration, accelerate, restore
 from .attention_maps import attention_maps
 from .build import build_info
+from .channel_attention import channel_attention
 from .depthwise_conv import depthwise_conv
 from .dispatch import BackendUnavailableError, Explanation, backend, explain
 from .distillation_fusion import distillation_fusion
 from .gated_feed_forward import gated_feed_forward
 from .gated_pointwise import gated_pointwise
+from .instance_norm import instance_norm
 from .instance_norm_attention import instance_norm_attention
 from .large_kernel_attention import large_kernel_attention
 from .modules import DepthwiseConv2d
 from .multi_attention import multi_attention
+from .pixel_attention import pixel_attention
+from .spatial_attention import spatial_attention
 from .spec import SPECS
 from .split_distillation import split_distillation
 from .window_attention import window_attention
@@ -27,15 +31,19 @@ __all__ = [
     "attention_maps",
     "backend",
     "build_info",
+    "channel_attention",
     "depthwise_conv",
     "distillation_fusion",
     "explain",
     "gated_feed_forward",
     "gated_pointwise",
+    "instance_norm",
     "instance_norm_attention",
     "large_kernel_attention",
     "multi_attention",
+    "pixel_attention",
     "restore",
+    "spatial_attention",
     "split_distillation",
     "window_attention",
 ]

@@ -72,7 +72,9 @@ def call(spec: OpSpec, *args: Any) -> Any:
         plain = True  # the operators have no forward-mode derivative, and torch would take it for zero
     elif eager.is_plain(args):
         kernels = kernels_for(spec, args)
-        return run_reference(spec, *args) if kernels is None else eager.run(spec, kernels, args)
+        # Kernels without a backward would have the reference compute all of it again for its gradients.
+        plain = kernels is None or (not hasattr(kernels, "backward") and eager.wants_gradients(args))
+        return run_reference(spec, *args) if plain else eager.run(spec, kernels, args)
     else:
         plain = choose(spec, device) == "reference"
     return run_reference(spec, *args) if plain else spec.op(*args)

@@ -6,6 +6,7 @@ where a gradient is wanted. Eager code on plain tensors does not need it; tracin
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ _PLAIN = (Tensor, torch.nn.Parameter)
 
 
 def is_plain(args: tuple[Any, ...]) -> bool:
-    """Whether these arguments are plain tensors (none in a list) and nothing wants to see the operator."""
+    """Whether these arguments are plain tensors, or lists of them, and nothing wants to see the operator."""
     if (
         torch._C._len_torch_dispatch_stack()
         or torch._C._len_torch_function_stack()
@@ -33,33 +34,75 @@ def is_plain(args: tuple[Any, ...]) -> bool:
         if isinstance(value, Tensor):
             if type(value) not in _PLAIN:
                 return False
-        elif isinstance(value, list | tuple) and any(isinstance(each, Tensor) for each in value):
-            return False
+        elif isinstance(value, list | tuple):
+            for each in value:
+                if isinstance(each, Tensor) and type(each) not in _PLAIN:
+                    return False
     return True
 
 
 def run(spec: OpSpec, kernels: Any, args: tuple[Any, ...]) -> Any:
     """Runs a call on the kernels of a backend, with gradients where some are wanted."""
-    if torch.is_grad_enabled() and any(isinstance(each, Tensor) and each.requires_grad for each in args):
-        return _WithGradient.apply(spec, kernels, *args)  # type: ignore[no-untyped-call]
+    if wants_gradients(args):
+        return _WithGradient.apply(spec, kernels, args, *_tensors(args))  # type: ignore[no-untyped-call]
     return kernels.forward(*args)
 
 
+def wants_gradients(args: tuple[Any, ...]) -> bool:
+    """Whether autograd records a call with these arguments."""
+    return torch.is_grad_enabled() and any(each.requires_grad for each in _tensors(args))
+
+
+def _tensors(args: tuple[Any, ...]) -> list[Tensor]:
+    found: list[Tensor] = []
+    for value in args:
+        if isinstance(value, Tensor):
+            found.append(value)
+        elif _of_tensors(value):
+            found += value
+    return found
+
+
+def _of_tensors(value: Any) -> bool:
+    return isinstance(value, list | tuple) and len(value) > 0 and isinstance(value[0], Tensor)
+
+
 class _WithGradient(torch.autograd.Function):
-    """What `register` gives the operator, at a fraction of the cost."""
+    """What `register` gives the operator, at a fraction of the cost.
+
+    A backend that has `forward_keeping` also hands over what it computed on the way, for its own backward to take.
+    """
 
     @staticmethod
-    def forward(ctx: Any, spec: OpSpec, kernels: Any, *args: Any) -> Any:
-        ctx.spec = spec
-        ctx.save_for_backward(*[each for each in args if isinstance(each, Tensor)])
-        ctx.others = [None if isinstance(each, Tensor) else (each,) for each in args]
-        return kernels.forward(*args)
+    def forward(ctx: Any, spec: OpSpec, kernels: Any, args: tuple[Any, ...], *tensors: Tensor) -> Any:
+        ctx.spec, ctx.kernels, ctx.kept = spec, kernels, None
+        ctx.save_for_backward(*tensors)
+        ctx.others = [_Blank(value) if isinstance(value, Tensor) or _of_tensors(value) else value for value in args]
+        keeping = getattr(kernels, "forward_keeping", None)
+        if keeping is None:
+            return kernels.forward(*args)
+        result, ctx.kept = keeping(*args)
+        return result
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
         saved = iter(ctx.saved_tensors)
-        args = [next(saved) if other is None else other[0] for other in ctx.others]
-        needed = ctx.needs_input_grad[2:]
-        wanted = [bool(need) for need, other in zip(needed, ctx.others, strict=True) if other is None]
-        found = iter(getattr(torch.ops.lightsr, f"{ctx.spec.name}_backward")(list(grads), wanted, *args))
-        return (None, None, *(next(found) if need else None for need in needed))
+        args = [each.fill(saved) if isinstance(each, _Blank) else each for each in ctx.others]
+        wanted = [bool(need) for need in ctx.needs_input_grad[3:]]
+        # The operator refuses to be differentiated again, and so is the way where the gradients may be.
+        plain = not torch.is_grad_enabled() and all(each.numel() for each in grads) and is_plain(grads)
+        if plain and ctx.kept is not None:
+            found = iter(ctx.kernels.backward(list(grads), wanted, *args, kept=ctx.kept))
+        else:
+            found = iter(getattr(torch.ops.lightsr, f"{ctx.spec.name}_backward")(list(grads), wanted, *args))
+        return (None, None, None, *(next(found) if want else None for want in wanted))
+
+
+class _Blank:
+    """The place of a tensor, or of a list of tensors, among saved arguments."""
+
+    def __init__(self, value: Tensor | Sequence[Tensor]) -> None:
+        self.count = None if isinstance(value, Tensor) else len(value)
+
+    def fill(self, saved: Iterator[Tensor]) -> Tensor | list[Tensor]:
+        return next(saved) if self.count is None else [next(saved) for _ in range(self.count)]

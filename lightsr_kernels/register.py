@@ -4,8 +4,9 @@ The operator is opaque to torch.compile and torch.export, which is what a fused 
 shapes and strides. Which backend runs it is chosen at each call.
 
 Gradients come from `torch.ops.lightsr.<name>_backward`, so an op saves its inputs and nothing else: the kernels of
-the chosen backend, or the reference computed again and differentiated. Differentiating twice through the operator
-raises; the reference backend, being plain PyTorch, differentiates any number of times.
+the chosen backend, or, where there are none or they have no backward, the reference computed again and
+differentiated. Differentiating twice through the operator raises; the reference backend, being plain PyTorch,
+differentiates any number of times.
 
 Under autocast the operator is the reference, or what `OpSpec.autocast` makes of it, so that its result has the dtype
 and the rounding that eager code gives.
@@ -150,9 +151,10 @@ def _backward(spec: OpSpec) -> Any:
         if torch.is_autocast_enabled(grads[0].device.type):  # gradients have the dtype of their arguments
             with torch.autocast(grads[0].device.type, enabled=False):
                 return run(grads, wanted, *args)
-        kernels = kernels_for(spec, args, gradients=True) if all(each.numel() for each in grads) else None
-        if kernels is not None:
-            return cast(list[Tensor], kernels.backward(grads, wanted, *args))
+        kernels = kernels_for(spec, args, gradients=True) if any(each.numel() for each in grads) else None
+        backward = getattr(kernels, "backward", None)
+        if backward is not None:
+            return cast(list[Tensor], backward(grads, wanted, *args))
         tensors = _tensors(args)
         chosen = [each for each, want in zip(tensors, wanted, strict=True) if want]
 

@@ -32,14 +32,16 @@ def args() -> tuple[Any, ...]:
 
 def test_plain_tensors_are_plain(args: tuple[Any, ...]) -> None:
     assert eager.is_plain(args)
-    assert not eager.is_plain(([args[0]], args[1]))
+    assert eager.is_plain(([args[0]], args[1], []))
 
 
 def test_a_subclass_is_not(args: tuple[Any, ...]) -> None:
     class Named(Tensor):
         pass
 
-    assert not eager.is_plain((args[0].detach().as_subclass(Named), *args[1:]))
+    named = args[0].detach().as_subclass(Named)
+    assert not eager.is_plain((named, *args[1:]))
+    assert not eager.is_plain(([args[0], named], *args[1:]))
 
 
 def test_autocast_is_not(args: tuple[Any, ...]) -> None:
@@ -90,6 +92,86 @@ def test_only_wanted_gradients_are_computed(args: tuple[Any, ...]) -> None:
     out.sum().backward()
     assert x.grad is None
     assert weight.grad.shape == weight.shape
+
+
+@pytest.mark.parametrize("kind", [list, tuple])
+def test_lists_of_tensors_take_the_short_way(kind: type) -> None:
+    spec = SPECS["distillation_fusion"]
+    parts, weight, bias, scale, maps, *ends = next(
+        each for each in spec.samples(Make(requires_grad=True)) if each.name == "everything"
+    ).args
+    args, seen = (kind(parts), weight, bias, scale, kind(maps), *ends), []
+
+    def kernel(*given: Any) -> Tensor:
+        seen.append(torch.is_grad_enabled())
+        return spec.reference(*given)
+
+    out = eager.run(spec, SimpleNamespace(forward=kernel), args)
+    assert seen == [False]
+    inputs = [each for each in (*parts, weight, bias, scale, *maps, *ends) if each is not parts[1]]
+    got = torch.autograd.grad(out.square().sum(), inputs)
+    wanted = torch.autograd.grad(spec.reference(*args).square().sum(), inputs)
+    for one, other in zip(got, wanted, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_a_gradient_in_a_list_is_enough() -> None:
+    spec = SPECS["distillation_fusion"]
+    parts, *others = next(iter(spec.samples(Make()))).args
+    parts[1].requires_grad_()
+    out = eager.run(spec, SimpleNamespace(forward=spec.reference), (parts, *others))
+    out.sum().backward()
+    assert parts[0].grad is None
+    assert parts[1].grad.shape == parts[1].shape
+
+
+class Keeping:
+    """A backend of depthwise_conv that hands its result on to its own backward."""
+
+    def __init__(self) -> None:
+        self.kept: list[list[Tensor]] = []
+
+    def forward(self, *args: Any) -> Tensor:
+        raise AssertionError("a gradient is wanted")
+
+    def forward_keeping(self, *args: Any) -> tuple[Tensor, list[Tensor]]:
+        out = SPEC.reference(*args)
+        return out, [out.clone()]
+
+    def backward(self, grads: list[Tensor], wanted: list[bool], *args: Any, kept: list[Tensor]) -> list[Tensor]:
+        self.kept.append(kept)
+        operator: Any = torch.ops.lightsr.depthwise_conv_backward
+        return list(operator(grads, wanted, *args))
+
+
+def test_what_a_backend_keeps_comes_back(args: tuple[Any, ...]) -> None:
+    kernels = Keeping()
+    out = eager.run(SPEC, kernels, args)
+    inputs = [each for each in args if isinstance(each, Tensor)]
+    got = torch.autograd.grad(out.square().sum(), inputs)
+    assert torch.equal(kernels.kept[0][0], out)
+    wanted = torch.autograd.grad(SPEC.op(*args).square().sum(), inputs)
+    assert all(torch.equal(one, other) for one, other in zip(got, wanted, strict=True))
+
+
+def test_nothing_is_kept_without_gradients(args: tuple[Any, ...]) -> None:
+    with torch.no_grad(), pytest.raises(AssertionError, match="a gradient is wanted"):
+        eager.run(SPEC, Keeping(), args)
+
+
+def test_the_operator_is_the_way_where_a_kept_backward_would_not_do(args: tuple[Any, ...]) -> None:
+    kernels = Keeping()
+    out = eager.run(SPEC, kernels, args)
+    (grad,) = torch.autograd.grad(out.square().sum(), args[0], create_graph=True)
+    with pytest.raises(RuntimeError, match=r"^depthwise_conv: the fused operator differentiates once"):
+        grad.sum().backward()
+    for mode in (torch.autocast("cpu", torch.bfloat16), FlopCounterMode(display=False)):
+        total = eager.run(SPEC, kernels, args).sum()
+        with mode:
+            total.backward()
+    x = args[0].detach()[:0].requires_grad_()
+    eager.run(SPEC, kernels, (x, *args[1:])).sum().backward()
+    assert not kernels.kept
 
 
 def test_second_gradients_are_refused(args: tuple[Any, ...]) -> None:

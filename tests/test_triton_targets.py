@@ -14,6 +14,9 @@ import pytest
 pytest.importorskip("triton")
 
 ROOT = Path(__file__).resolve().parents[1]
+DEPTHWISE = {"convolve", "partial_sums", "add_parts"}  # add_parts is a kernel of the attention too
+ATTENTION = {"part_moments", "merge_moments", "part_affine_sums", "channel_pool", "spatial_gate", "gated_affine"}
+ATTENTION |= {"gate_gradient", "affine_gradient"}
 
 
 def compiled(which: str, cache: Path) -> list[dict[str, Any]]:
@@ -29,7 +32,7 @@ def compiled(which: str, cache: Path) -> list[dict[str, Any]]:
 def test_every_tile_compiles_for_both_targets(tmp_path: Path) -> None:
     found = compiled("every", tmp_path)
     assert {each["capability"] for each in found} == {80, 90}
-    assert {each["kernel"] for each in found} == {"convolve", "partial_sums", "add_parts", "pointwise", "mix"}
+    assert {each["kernel"] for each in found} == DEPTHWISE | ATTENTION | {"pointwise", "mix"}
     assert not [
         each for each in found if each["local"] or each["shared"] > 99 * 1024
     ]  # the least of any GPU from sm_80
@@ -45,5 +48,13 @@ def test_chosen_tiles_spill_nothing(tmp_path: Path) -> None:
 
 def test_variants_compile(tmp_path: Path) -> None:
     found = compiled("variants", tmp_path)
-    assert {each["kernel"] for each in found} == {"convolve", "partial_sums", "add_parts", "mix"}
+    assert {each["kernel"] for each in found} == DEPTHWISE | ATTENTION | {"mix", "factors"}
     assert not [each for each in found if each["spills"] or each["local"]]
+
+
+def test_the_distillation_ops_compile_for_both_targets(tmp_path: Path) -> None:
+    found = compiled("distillation", tmp_path)
+    assert {each["capability"] for each in found} == {80, 90}
+    assert {each["kernel"] for each in found} == {"distil", "of_distilled", "of_rest", "fuse", "of_parts", "add_parts"}
+    assert not [each for each in found if each["local"] or each["shared"] > 99 * 1024]
+    assert max(each["spills"] for each in found) <= 256

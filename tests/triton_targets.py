@@ -1,7 +1,8 @@
 """Compiles Triton kernels for GPUs that are not here, as calls would launch them, and reads what ptxas says of each.
 
 Run as a script, because a process that interprets Triton cannot compile it: `python triton_targets.py ROUND` prints
-one line of JSON for each kernel. Rounds: `every` tile; the `chosen` tiles at more sizes and dtypes; other `variants`.
+one line of JSON for each kernel. Rounds: `every` tile; the `chosen` tiles at more sizes and dtypes; other `variants`;
+the `distillation` ops.
 test_triton_targets.py says what must hold.
 """
 
@@ -24,12 +25,14 @@ from torch import Tensor
 from triton.backends.compiler import GPUTarget
 from triton.backends.nvidia.compiler import get_ptxas
 from triton.compiler import ASTSource
+from triton_attention_calls import attention_calls, attention_variants
+from triton_distillation_calls import distillation_calls
 
 from lightsr_kernels import triton_common
 from lightsr_kernels.depthwise_conv import triton as depthwise
 from lightsr_kernels.depthwise_conv.triton_configs import CONFIGS, WEIGHT_CONFIGS, Config
 from lightsr_kernels.functional import ACTIVATIONS
-from lightsr_kernels.large_kernel_attention import triton as attention
+from lightsr_kernels.large_kernel_attention import triton as large_kernel
 
 NAMES = {torch.float32: "fp32", torch.float64: "fp64", torch.float16: "fp16", torch.bfloat16: "bf16"}
 OPTIONS = ("num_warps", "maxnreg", "enable_fp_fusion")
@@ -77,17 +80,22 @@ def compiled(launch: Launch, capability: int) -> Any:
     """A launch compiled as Triton's own run would: sizes of 1 are constants, multiples of 16 are known to be."""
     function, signature, constants, attributes = launch.kernel, {}, {}, {}
     given = dict(zip(function.arg_names, launch.args, strict=False)) | launch.options
+
+    def kind_of(value: Any, place: tuple[int, ...], constant: bool, known: bool) -> Any:
+        if isinstance(value, tuple):
+            return tuple(kind_of(each, (*place, i), constant, known) for i, each in enumerate(value))
+        if constant or value is None or (type(value) is int and value == 1 and known):
+            constants[place] = value
+            return "constexpr"
+        if isinstance(value, Tensor) or (known and value % 16 == 0):
+            attributes[place] = [["tt.divisibility", 16]]
+        if isinstance(value, Tensor):
+            return "*" + NAMES[value.dtype]
+        return "i32" if -(2**31) <= value < 2**31 else "i64"
+
     for index, parameter in enumerate(function.params):
-        value, known = given[parameter.name], not parameter.do_not_specialize
-        if parameter.is_constexpr or value is None or (type(value) is int and value == 1 and known):
-            signature[parameter.name], constants[(index,)] = "constexpr", value
-        elif isinstance(value, Tensor):
-            signature[parameter.name] = "*" + NAMES[value.dtype]
-            attributes[(index,)] = [["tt.divisibility", 16]]
-        else:
-            signature[parameter.name] = "i32" if -(2**31) <= value < 2**31 else "i64"
-            if known and value % 16 == 0:
-                attributes[(index,)] = [["tt.divisibility", 16]]
+        known, value = not parameter.do_not_specialize, given[parameter.name]
+        signature[parameter.name] = kind_of(value, (index,), parameter.is_constexpr, known)
     options = {name: given[name] for name in OPTIONS if name in given}
     source = ASTSource(function, signature, constants, attributes)
     return triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
@@ -142,9 +150,9 @@ def depthwise_calls(dtype: torch.dtype, last: bool, side: int, configs: bool) ->
 
 def mix_calls(dtype: torch.dtype, last: bool, configs: bool) -> Iterator[Callable[[], object]]:
     x, matrix, bias = picture(dtype, last), torch.empty(64, 64, 1, 1, dtype=dtype), torch.empty(64, dtype=dtype)
-    for config in attention.CONFIGS if configs else (None,):
+    for config in large_kernel.CONFIGS if configs else (None,):
         for ends in ((None, None, x), (matrix, bias, x)):
-            yield lambda ends=ends, config=config: attention.mix(x, x, matrix, bias, *ends, config)  # type: ignore[misc]
+            yield lambda ends=ends, config=config: large_kernel.mix(x, x, matrix, bias, *ends, config)  # type: ignore[misc]
 
 
 def variant_calls() -> Iterator[tuple[str, Callable[[], object]]]:
@@ -158,19 +166,25 @@ def variant_calls() -> Iterator[tuple[str, Callable[[], object]]]:
             weight, matrix = torch.empty(c, 1, 3, 5, dtype=x.dtype), torch.empty(c, c, 1, 1, dtype=x.dtype)
             args = (x, weight, None, [2, 3], activation, 0.01, None, None, True)
             name = f"{activation} {shape} {last=}"
+            yield from ((f"attention {shape} {last=}", each) for each in attention_variants(x))
             yield name, lambda args=args: depthwise.forward(*args)  # type: ignore[misc]
             yield name, lambda x=x: depthwise.weight_gradients(x, x, (3, 5), [2, 3], False)  # type: ignore[misc]
-            yield name, lambda x=x, m=matrix: attention.mix(x, x, m, None, m, None, None)  # type: ignore[misc]
+            yield name, lambda x=x, m=matrix: large_kernel.mix(x, x, m, None, m, None, None)  # type: ignore[misc]
 
 
 def calls_of(which: str) -> Iterator[tuple[str, Callable[[], object]]]:
     if which == "variants":
         yield from variant_calls()
         return
+    if which == "distillation":
+        yield from distillation_calls()
+        return
     every = which == "every"
     for dtype in (torch.float32,) if every else (torch.float32, torch.float64, torch.bfloat16):
         for last in (False, True):
             yield from ((f"mix {NAMES[dtype]} {last=}", each) for each in mix_calls(dtype, last, every))
+            attention = attention_calls(picture(dtype, last), every)
+            yield from ((f"attention {NAMES[dtype]} {last=}", each) for each in attention)
             for side in (7,) if every else (3, 31):
                 for each in depthwise_calls(dtype, last, side, every):
                     yield f"depthwise {side}x{side} {NAMES[dtype]} {last=}", each
@@ -182,7 +196,7 @@ def main(which: str) -> None:
     for name, call in calls_of(which):
         with recorded() as launches:
             call()
-        for capability in (80, 90) if which == "every" else (90,):
+        for capability in (80, 90) if which in ("every", "distillation") else (90,):
             for launch in launches:
                 print(json.dumps(asdict(examined(launch, capability, name))), flush=True)
 

@@ -53,6 +53,13 @@ __device__ __forceinline__ void round_to(float wide, BFloat16& x) {
   asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(x.bits) : "f"(wide));
 }
 
+// The larger one, NaN where one is NaN.
+__device__ __forceinline__ float maximum(float a, float b) {
+  float larger;
+  asm("max.NaN.f32 %0, %1, %2;" : "=f"(larger) : "f"(a), "f"(b));
+  return larger;
+}
+
 // Two numbers in the 32 bits that tensor cores take, the first in the low half.
 template <class T>
 __device__ __forceinline__ uint32_t pack(float first, float second);
@@ -88,6 +95,10 @@ __device__ __forceinline__ void round_to(float wide, float& x) {
 }
 __device__ __forceinline__ void round_to(double wide, double& x) {
   x = wide;
+}
+
+__device__ __forceinline__ double maximum(double a, double b) {
+  return b > a || b != b ? b : a;
 }
 
 template <class T>

@@ -1,5 +1,5 @@
-// The 1x1 convolutions of large_kernel_attention on a block of pixels: products (common/product.h) with what comes after
-// them.
+// The 1x1 convolutions of large_kernel_attention on a block of pixels: products (common/product.h) with what comes
+// after them.
 #pragma once
 
 #include "../common/product.h"

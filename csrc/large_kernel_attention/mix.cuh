@@ -15,10 +15,10 @@
 
 #include <initializer_list>
 
-#include "../common/copy_async.cuh"
+#include "../common/block_tile.cuh"
 #include "../common/launch.cuh"
+#include "../common/product.cuh"
 #include "arguments.h"
-#include "mix_product.cuh"
 
 namespace lightsr::attention {
 
@@ -36,36 +36,18 @@ struct MixPlan {
 };
 
 template <class T>
-__host__ __device__ constexpr int odd_row(int columns) {
-  constexpr int by = 16 / static_cast<int>(sizeof(T));
-  return (ceil_div(columns, by) | 1) * by;
-}
-
-inline bool at_16(const void* pointer) {
-  return reinterpret_cast<uintptr_t>(pointer) % 16 == 0;
-}
-
-// Whether a matrix is kept with output channels in columns.
-template <class T>
-__host__ __device__ constexpr bool mix_turns(bool last) {
-  return last && !MixProduct<T>::takes_transposed;
-}
-
-template <class T>
 MixPlan mix_plan(const LargeKernelAttention& call) {
-  using Product = MixProduct<T>;
+  using Units = Product<T>;
   constexpr int64_t limit = 160 * 1024;
   MixPlan plan{};
   if (call.c > 1024) return plan;
   const bool last = call.channels_last;
-  const int c = static_cast<int>(call.c), unit = last ? Product::columns : Product::rows;
+  const int c = static_cast<int>(call.c), unit = last ? Units::columns : Units::rows;
   const int64_t area = call.h * call.w;
-  plan.depth = round_up(c, Product::step);
-  plan.padded = round_up(c, larger(unit, Product::step));
-  const int numbers = mix_turns<T>(last) ? plan.padded : plan.depth,
-            lines = mix_turns<T>(last) ? plan.depth : plan.padded;
-  plan.weight_pitch = odd_row<T>(numbers);
-  plan.weight = lines * plan.weight_pitch;
+  plan.depth = round_up(c, Units::step);
+  plan.padded = round_up(c, larger(unit, Units::step));
+  plan.weight_pitch = odd_row<T>(plan.depth);
+  plan.weight = plan.padded * plan.weight_pitch;
   const int weights = call.out_weight != nullptr ? 2 : 1, tiles = call.residual != nullptr ? 3 : 2;
   // As many pixels as fit and still give each multiprocessor a block.
   for (plan.pixels = sizeof(T) == 2 ? 128 : 64; plan.pixels >= 32; plan.pixels /= 2) {
@@ -86,106 +68,39 @@ MixPlan mix_plan(const LargeKernelAttention& call) {
     if (plan.shared_bytes != 0 && (blocks >= multiprocessors() || plan.pixels == 32)) break;
   }
   if (plan.pixels < 32) plan.pixels = 32;
-  const int items = plan.rows / Product::rows * (plan.columns / Product::columns) * Product::lanes;
+  const int items = plan.rows / Units::rows * (plan.columns / Units::columns) * Units::lanes;
   plan.threads = static_cast<unsigned>(smaller(256, round_up(items, 32)));
   const int64_t bytes = (last ? call.c : area) * int64_t(sizeof(T));
   plan.vectors = bytes % 16 == 0 && at_16(call.x) && at_16(call.residual) && at_16(call.out) && at_16(call.workspace);
-  plan.weight_vectors =
-      !mix_turns<T>(last) && call.c * int64_t(sizeof(T)) % 16 == 0 && at_16(call.mix_weight) && at_16(call.out_weight);
+  plan.weight_vectors = call.c * int64_t(sizeof(T)) % 16 == 0 && at_16(call.mix_weight) && at_16(call.out_weight);
   return plan;
 }
 
-// A block's part of a picture: `rows` x `columns` numbers from `start` on, rows `step` apart.
-struct MixPlace {
-  int64_t start, step;
-  int rows, columns;
-};
-
-// Starts the copy of a tile; the bytes are there after a wait and a barrier.
+// The bytes of a run.
 template <class T>
-__device__ __forceinline__ void mix_load(T* tile, int pitch, const T* from, int64_t step, int rows, int columns,
-                                         bool vectors) {
-  constexpr int by = 16 / sizeof(T);
-  const int across = vectors ? columns / by : columns;
-  for (int i = static_cast<int>(threadIdx.x); i < rows * across; i += static_cast<int>(blockDim.x)) {
-    const int row = i / across, column = i % across;
-    if (vectors) {
-      copy_async_16(tile + row * pitch + column * by, from + row * step + column * by);
-    } else {
-      tile[row * pitch + column] = from[row * step + column];
-    }
-  }
-}
-
-template <class T>
-__device__ __forceinline__ void mix_clear(T* tile, int pitch, int first_row, int rows, int first_column, int columns) {
-  const int across = columns - first_column;
-  for (int i = static_cast<int>(threadIdx.x); i < (rows - first_row) * across; i += static_cast<int>(blockDim.x)) {
-    tile[(first_row + i / across) * pitch + first_column + i % across] = from_sum<T>(Sum<T>(0));
-  }
+__device__ __forceinline__ int mix_run(bool vectors) {
+  return vectors ? 16 : static_cast<int>(sizeof(T));
 }
 
 // A matrix with zeros around it up to whole units.
-template <class T, bool turned>
+template <class T>
 __device__ __forceinline__ void mix_weights(T* to, const MixPlan& plan, const void* weight, int c) {
-  const T* from = static_cast<const T*>(weight);
-  if constexpr (turned) {
-    for (int i = static_cast<int>(threadIdx.x); i < c * c; i += static_cast<int>(blockDim.x)) {
-      to[i % c * plan.weight_pitch + i / c] = from[i];
-    }
-    mix_clear(to, plan.weight_pitch, c, plan.depth, 0, c);
-    mix_clear(to, plan.weight_pitch, 0, plan.depth, c, plan.padded);
-  } else {
-    mix_load(to, plan.weight_pitch, from, c, c, c, plan.weight_vectors);
-    mix_clear(to, plan.weight_pitch, c, plan.padded, 0, c);
-    mix_clear(to, plan.weight_pitch, 0, plan.padded, c, plan.depth);
-  }
+  load_tile(to, plan.weight_pitch, static_cast<const T*>(weight), c, c, c, mix_run<T>(plan.weight_vectors));
+  clear_around(to, plan.weight_pitch, c, c, plan.padded, plan.depth);
 }
 
 // All items of one product; `put` gets the sums as (row, column, sums).
 template <class T, bool last, class Put>
 __device__ __forceinline__ void mix_multiply(const MixPlan& plan, const T* weight, const T* picture, const Put& put) {
-  using Product = MixProduct<T>;
-  const Operands<T> from = last ? Operands<T>{picture, plan.pitch, weight, plan.weight_pitch, plan.depth}
-                                : Operands<T>{weight, plan.weight_pitch, picture, plan.pitch, plan.depth};
-  const int across = plan.columns / Product::columns, items = plan.rows / Product::rows * across;
-  const int step = static_cast<int>(blockDim.x) / Product::lanes;
-#pragma unroll 1
-  for (int item = static_cast<int>(threadIdx.x) / Product::lanes; item < items; item += step) {
-    Product product;
-    const int row = item / across * Product::rows, column = item % across * Product::columns;
-    product.template add<last && Product::takes_transposed>(from, row, column);
-    product.finish(row, column, put);
-  }
+  const Operands<T> from =
+      last ? Operands<T>{picture, plan.pitch, weight, plan.weight_pitch, plan.depth, plan.rows, plan.columns}
+           : Operands<T>{weight, plan.weight_pitch, picture, plan.pitch, plan.depth, plan.rows, plan.columns};
+  multiply<Product<T>, false, last>(from, put);
 }
 
 template <class T>
 __device__ __forceinline__ Sum<T> mix_bias(const void* bias, int channel) {
   return bias != nullptr ? to_sum(static_cast<const T*>(bias)[channel]) : Sum<T>(0);
-}
-
-// Neighbouring numbers of a tile, of which the first lies at a multiple of their size or of 16 bytes.
-template <class T, int many>
-__device__ __forceinline__ void mix_get(const T* from, Sum<T> (&to)[many]) {
-  constexpr int by = smaller(many, static_cast<int>(16 / sizeof(T)));
-#pragma unroll
-  for (int i = 0; i < many; i += by) {
-    const auto some = load_vector<by>(from + i);
-#pragma unroll
-    for (int j = 0; j < by; ++j) to[i + j] = to_sum(some[j]);
-  }
-}
-
-template <class T, int many>
-__device__ __forceinline__ void mix_put(T* to, const Sum<T> (&from)[many]) {
-  constexpr int by = smaller(many, static_cast<int>(16 / sizeof(T)));
-#pragma unroll
-  for (int i = 0; i < many; i += by) {
-    Vector<T, by> some;
-#pragma unroll
-    for (int j = 0; j < by; ++j) some[j] = from_sum<T>(from[i + j]);
-    store_vector(to + i, some);
-  }
 }
 
 // The numbers of a tile and its residual on their way through a product, by runs of neighbours.
@@ -202,8 +117,8 @@ struct MixFinish {
   __device__ __forceinline__ void operator()(int row, int column, const S (&sums)[many]) const {
     const int at = row * plan.pitch + column;
     S factor[many], addend[many], results[many];
-    if (gate != nullptr) mix_get(gate + at, factor);
-    if (residual != nullptr) mix_get(residual + at, addend);
+    if (gate != nullptr) get_run(gate + at, factor);
+    if (residual != nullptr) get_run(residual + at, addend);
 #pragma unroll
     for (int i = 0; i < many; ++i) {
       const int channel = last ? column + i : row;
@@ -212,12 +127,13 @@ struct MixFinish {
       if (residual != nullptr) results[i] += addend[i];
       if (channel >= c) results[i] = S(0);  // what is beyond the channels goes into the second product
     }
-    mix_put(to + at, results);
+    put_run(to + at, results);
   }
 };
 
 template <class T, bool last>
-__global__ void __launch_bounds__(256) mix_whole(const LargeKernelAttention call, const MixPlan plan) {
+__global__ void __launch_bounds__(256, sizeof(T) == 8 ? 1 : 2)
+    mix_whole(const LargeKernelAttention call, const MixPlan plan) {
   T* const t = shared_memory<T>();
   T* const x = t + plan.tile;
   T* const residual = call.residual != nullptr ? x + plan.tile : nullptr;
@@ -232,19 +148,19 @@ __global__ void __launch_bounds__(256) mix_whole(const LargeKernelAttention call
   const int64_t step = last ? call.c : area, start = picture * call.c * area + (last ? pixel * call.c : pixel);
   const int rows = last ? count : c, columns = last ? c : count;
   const auto load = [&](T* tile, const void* from) {
-    mix_load(tile, plan.pitch, static_cast<const T*>(from) + start, step, rows, columns, plan.vectors);
+    load_tile(tile, plan.pitch, static_cast<const T*>(from) + start, step, rows, columns, mix_run<T>(plan.vectors));
   };
   load(t, call.workspace);
   load(x, call.x);
-  mix_weights<T, mix_turns<T>(last)>(weight1, plan, call.mix_weight, c);
+  mix_weights(weight1, plan, call.mix_weight, c);
   if (last) {
-    mix_clear(t, plan.pitch, 0, plan.rows, c, plan.depth);
+    clear_tile(t, plan.pitch, 0, plan.rows, c, plan.depth);
   } else {
-    mix_clear(t, plan.pitch, c, plan.depth, 0, plan.columns);
+    clear_tile(t, plan.pitch, c, plan.depth, 0, plan.columns);
   }
   copy_commit();
   if (residual != nullptr) load(residual, call.residual);
-  if (both) mix_weights<T, mix_turns<T>(last)>(weight2, plan, call.out_weight, c);
+  if (both) mix_weights(weight2, plan, call.out_weight, c);
   copy_commit();
   if (second) {
     copy_wait<1>();
@@ -259,7 +175,7 @@ __global__ void __launch_bounds__(256) mix_whole(const LargeKernelAttention call
   sync_threads();
   if (second) {
     if (!both) {
-      mix_weights<T, mix_turns<T>(last)>(weight2, plan, call.out_weight, c);
+      mix_weights(weight2, plan, call.out_weight, c);
       copy_commit();
       copy_wait<0>();
       sync_threads();
@@ -268,18 +184,8 @@ __global__ void __launch_bounds__(256) mix_whole(const LargeKernelAttention call
     sync_threads();
   }
 
-  const T* from = second ? t : x;
-  T* out = static_cast<T*>(call.out) + start;
-  constexpr int by = 16 / sizeof(T);
-  const int across = plan.vectors ? columns / by : columns;
-  for (int i = static_cast<int>(threadIdx.x); i < rows * across; i += static_cast<int>(blockDim.x)) {
-    const int row = i / across, column = i % across;
-    if (plan.vectors) {
-      store_vector(out + row * step + column * by, load_vector<by>(from + row * plan.pitch + column * by));
-    } else {
-      out[row * step + column] = from[row * plan.pitch + column];
-    }
-  }
+  store_tile(static_cast<T*>(call.out) + start, step, second ? t : x, plan.pitch, rows, columns,
+             mix_run<T>(plan.vectors));
 }
 
 }  // namespace lightsr::attention

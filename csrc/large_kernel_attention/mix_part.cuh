@@ -19,11 +19,10 @@ struct MixPart {
 
 template <class T, bool last>
 __global__ void __launch_bounds__(256) mix_part(const MixPart call) {
-  using Product = MixProduct<T>;
+  using Units = Product<T>;
   using S = Sum<T>;
   constexpr int size = mix_part_size, depth = mix_part_depth;
-  constexpr bool turned = last && Product::takes_transposed;  // the second operand is kept with k in columns
-  constexpr int a_pitch = odd_row<T>(depth), b_pitch = odd_row<T>(turned ? depth : size);
+  constexpr int a_pitch = odd_row<T>(depth), b_pitch = odd_row<T>(last ? depth : size);
   T* const a = shared_memory<T>();
   T* const b = a + size * a_pitch;
 
@@ -35,9 +34,9 @@ __global__ void __launch_bounds__(256) mix_part(const MixPart call) {
   const int64_t channel_step = last ? 1 : call.area, pixel_step = last ? call.c : 1;
   const T *const weight = static_cast<const T*>(call.weight), *const from = static_cast<const T*>(call.from) + start;
 
-  const int thread = static_cast<int>(threadIdx.x), item = thread / Product::lanes, across = size / Product::columns;
-  const int row = item / across * Product::rows, column = item % across * Product::columns;
-  Product product;
+  const int thread = static_cast<int>(threadIdx.x), item = thread / Units::lanes, across = size / Units::columns;
+  const int row = item / across * Units::rows, column = item % across * Units::columns;
+  Units product;
   for (int64_t k = 0; k < call.c; k += depth) {
     sync_threads();
     // Neighbouring threads read neighbouring numbers: input channels of a matrix and of a channels_last picture, else
@@ -45,13 +44,7 @@ __global__ void __launch_bounds__(256) mix_part(const MixPart call) {
     for (int i = thread; i < size * depth; i += static_cast<int>(blockDim.x)) {
       const int64_t out = channel + i / depth, in = k + i % depth;
       const T number = out < call.c && in < call.c ? weight[out * call.c + in] : from_sum<T>(S(0));
-      if (!last) {
-        a[i / depth * a_pitch + i % depth] = number;
-      } else if (turned) {
-        b[i / depth * b_pitch + i % depth] = number;
-      } else {
-        b[i % depth * b_pitch + i / depth] = number;
-      }
+      (last ? b : a)[i / depth * (last ? b_pitch : a_pitch) + i % depth] = number;
     }
     for (int i = thread; i < size * depth; i += static_cast<int>(blockDim.x)) {
       const int line = last ? i / depth : i % size, level = last ? i % depth : i / size;
@@ -64,7 +57,7 @@ __global__ void __launch_bounds__(256) mix_part(const MixPart call) {
       }
     }
     sync_threads();
-    product.template add<turned>(Operands<T>{a, a_pitch, b, b_pitch, depth}, row, column);
+    product.template add<false, last>(Operands<T>{a, a_pitch, b, b_pitch, depth, size, size}, row, column);
   }
 
   const auto put = [&](int tile_row, int tile_column, const auto& sums) {
@@ -82,13 +75,13 @@ __global__ void __launch_bounds__(256) mix_part(const MixPart call) {
       static_cast<T*>(call.out)[at] = from_sum<T>(value);
     }
   };
-  product.finish(row, column, put);
+  product.template finish<last>(row, column, size, put);
 }
 
 template <class T, bool last>
 int mix_part_launch(MixPart call, int64_t n, void* stream) {
-  using Product = MixProduct<T>;
-  constexpr int items = mix_part_size / Product::rows * (mix_part_size / Product::columns);
+  using Units = Product<T>;
+  constexpr int items = mix_part_size / Units::rows * (mix_part_size / Units::columns);
   constexpr int pitch = odd_row<T>(mix_part_depth);
   constexpr size_t bytes =
       sizeof(T) * (mix_part_size * pitch + larger(mix_part_depth * odd_row<T>(mix_part_size), mix_part_size * pitch));
@@ -96,8 +89,7 @@ int mix_part_launch(MixPart call, int64_t n, void* stream) {
   call.channel_tiles = static_cast<unsigned>(ceil_div<int64_t>(call.c, mix_part_size));
   const double blocks = double(n) * call.pixel_tiles * call.channel_tiles;
   if (blocks >= 2147483648.0) return 9;  // cudaErrorInvalidConfiguration
-  return LIGHTSR_LAUNCH((mix_part<T, last>), static_cast<unsigned>(blocks), items * Product::lanes, bytes, stream,
-                        call);
+  return LIGHTSR_LAUNCH((mix_part<T, last>), static_cast<unsigned>(blocks), items * Units::lanes, bytes, stream, call);
 }
 
 }  // namespace lightsr::attention

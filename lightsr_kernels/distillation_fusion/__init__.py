@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
+import torch
 from torch import Tensor
 
 from ..checks import check_parts, check_pointwise, check_required, check_shape, check_tensors
-from ..dispatch import call
-from ..functional import empty_result
+from ..dispatch import call, run_reference
+from ..functional import autocast_to, empty_result
 from ..register import register
 from ..spec import BadInput, Cost, Make, OpSpec, Sample, other_dtype
 from .reference import reference
@@ -96,6 +97,37 @@ def _check(
 
 def _fake(parts: Sequence[Tensor], weight: Tensor, *_: object) -> Tensor:
     return empty_result(parts[0], weight.shape[0])
+
+
+def _autocast(
+    dtype: torch.dtype,
+    parts: Sequence[Tensor],
+    weight: Tensor,
+    bias: Tensor | None,
+    scale: Tensor | None,
+    maps: Sequence[Tensor],
+    gain: Tensor | None,
+    residual: Tensor | None,
+    residual_gain: Tensor | None,
+) -> Tensor:
+    """The kernels where eager code has one dtype throughout; where maps, scale or gains have another, the reference."""
+    others = [each for each in (scale, gain, residual, residual_gain, *maps) if each is not None]
+    kinds = {each.dtype for each in (*others, *(parts if scale is not None or maps else ()))}
+    if kinds - {dtype} or torch.float64 in {each.dtype for each in (*parts, weight)}:
+        with torch.autocast(weight.device.type, dtype):
+            result = run_reference(SPEC, parts, weight, bias, scale, maps, gain, residual, residual_gain)
+            return cast(Tensor, result)
+    parts = [autocast_to(part, dtype) for part in parts]
+    return distillation_fusion(
+        parts,
+        autocast_to(weight, dtype),
+        autocast_to(bias, dtype),
+        scale=scale,
+        maps=maps,
+        gain=gain,
+        residual=residual,
+        residual_gain=residual_gain,
+    )
 
 
 def _cost(
@@ -204,6 +236,8 @@ SPEC = register(
         bad_inputs=_bad_inputs,
         bench=_bench,
         cost=_cost,
+        backends=("cuda", "triton", "cpu", "reference"),
+        autocast=_autocast,
         exact_on_integers=True,
     )
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, cast
 
+import torch
 from torch import Tensor
 
 from ..checks import check_picture, check_required
@@ -154,6 +155,11 @@ def _bench(make: Make) -> Iterator[Sample]:
         yield Sample(f"1x{c}x{h}x{w}", (make(1, c, h, w), *_weights(make, c, c), 1e-6))
 
 
+def _autocast(dtype: torch.dtype, x: Tensor, *others: Any) -> Tensor:
+    """In the dtype of x, which is that of eager code's result: the kernels' products are exact enough in it."""
+    return cast(Tensor, SPEC.op(x, *(each.to(x.dtype) if isinstance(each, Tensor) else each for each in others)))
+
+
 SPEC = register(
     OpSpec(
         name="gated_feed_forward",
@@ -167,5 +173,7 @@ SPEC = register(
         bad_inputs=_bad_inputs,
         bench=_bench,
         cost=_cost,
+        backends=("cpu", "reference"),
+        autocast=_autocast,
     )
 )

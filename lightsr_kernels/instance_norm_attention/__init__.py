@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Any, cast
 
+import torch
 from torch import Tensor
 
 from ..checks import check_picture, check_required
@@ -109,6 +110,11 @@ def _fake(x: Tensor, *_: object) -> Tensor:
     return empty_result(x, x.shape[1])
 
 
+def _autocast(dtype: torch.dtype, *args: Any) -> Tensor:
+    """Statistics and products are wider than autocast's dtype anyway; parameters may be of another dtype than x."""
+    return cast(Tensor, SPEC.op(*args))
+
+
 def _cost(
     x: Tensor,
     norm_weight: Tensor,
@@ -142,5 +148,7 @@ SPEC = register(
         bad_inputs=bad_inputs,
         bench=bench,
         cost=_cost,
+        backends=("cuda", "triton", "cpu", "reference"),
+        autocast=_autocast,
     )
 )

@@ -27,7 +27,7 @@ def samples(make: Make) -> Iterator[Sample]:
     yield Sample("one-row-k3", (make(1, 5, 1, 11), *_weights(make, 5, 1, 3), 1e-5))
     yield Sample("one-channel-k1", (make(2, 1, 4, 5), *_weights(make, 1, 3, 1), 1e-3))
     yield Sample("filter-larger-than-x", (make(1, 4, 3, 2), *_weights(make, 4, 2, 9), 1e-5))
-    yield Sample("1x1-picture", (make(2, 4, 1, 1), *_weights(make, 4, 2, 7), 1e-5))
+    yield Sample("1x1-picture", (make(2, 5, 1, 1), *_weights(make, 5, 3, 7), 1e-5))
     yield Sample("no-pictures", (make(0, 3, 9, 7), *_weights(make, 3, 2, 7), 1e-5))
     yield Sample("large-mean", (make(1, 3, 8, 9, offset=100.0), *_weights(make, 3, 2, 7, statistic=100.0), 1e-5))
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import cast
 
+import torch
 from torch import Tensor
 
 from ..checks import check_choice, check_picture, check_pointwise, check_shape
-from ..dispatch import call
-from ..functional import ACTIVATIONS, empty_result
+from ..dispatch import call, run_reference
+from ..functional import ACTIVATIONS, autocast_to, empty_result
 from ..register import register
 from ..spec import OpSpec
 from .reference import reference
@@ -131,6 +132,45 @@ def _fake(
     return empty_result(x, distilled), empty_result(x, rest if keep else 0)
 
 
+def _autocast(
+    dtype: torch.dtype,
+    x: Tensor,
+    split: int | None,
+    bias: Tensor | None,
+    residual: Tensor | None,
+    activation: str,
+    negative_slope: float,
+    weight: Tensor | None,
+    weight_bias: Tensor | None,
+    distilled_activation: str,
+    gate_weight: Tensor | None,
+    gate_bias: Tensor | None,
+    keep: bool,
+) -> tuple[Tensor, Tensor]:
+    """The kernels where eager code has one dtype throughout; the reference where, say, a bias has another."""
+    first = [each for each in (x, bias, residual) if each is not None]
+    if any(each.dtype != x.dtype for each in first) or (
+        x.dtype != dtype and not (weight is None and gate_weight is None)
+    ):
+        with torch.autocast(x.device.type, dtype):
+            args = (x, split, bias, residual, activation, negative_slope, weight, weight_bias, distilled_activation)
+            return cast(tuple[Tensor, Tensor], run_reference(SPEC, *args, gate_weight, gate_bias, keep))
+    return split_distillation(
+        x,
+        split,
+        bias=bias,
+        residual=residual,
+        activation=activation,
+        negative_slope=negative_slope,
+        weight=autocast_to(weight, dtype),
+        weight_bias=autocast_to(weight_bias, dtype),
+        distilled_activation=distilled_activation,
+        gate_weight=autocast_to(gate_weight, dtype),
+        gate_bias=autocast_to(gate_bias, dtype),
+        keep=keep,
+    )
+
+
 SPEC = register(
     OpSpec(
         name="split_distillation",
@@ -146,6 +186,8 @@ SPEC = register(
         bad_inputs=bad_inputs,
         bench=bench,
         cost=cost,
+        backends=("cuda", "triton", "cpu", "reference"),
+        autocast=_autocast,
         exact_on_integers=True,
     )
 )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Any, cast
 
+import torch
 from torch import Tensor
 
 from ..attention_maps import check_sets, maps_shape
@@ -111,6 +112,11 @@ def _cost(
     return Cost(bytes=moved * x.element_size(), flops=4 * x.numel() * c + 2 * maps.numel() * c)
 
 
+def _autocast(dtype: torch.dtype, x: Tensor, *others: Any) -> Tensor:
+    """In the dtype of x, which is that of eager code's result: the kernels' products are exact enough in it."""
+    return cast(Tensor, SPEC.op(x, *(each.to(x.dtype) if isinstance(each, Tensor) else each for each in others)))
+
+
 SPEC = register(
     OpSpec(
         name="window_attention",
@@ -124,5 +130,7 @@ SPEC = register(
         bad_inputs=bad_inputs,
         bench=bench,
         cost=_cost,
+        backends=("cpu", "reference"),
+        autocast=_autocast,
     )
 )

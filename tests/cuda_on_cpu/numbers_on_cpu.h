@@ -60,6 +60,10 @@ inline void round_to(float wide, Half& x) {
   x.bits = static_cast<uint16_t>(sign | rounded);
 }
 
+inline float maximum(float a, float b) {
+  return b > a || b != b ? b : a;
+}
+
 template <class T>
 uint32_t pack(float first, float second) {
   T low, high;

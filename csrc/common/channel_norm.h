@@ -1,0 +1,103 @@
+// The layer norm over the channels of each pixel of a block, into the buffer that products read.
+//
+// The mean is taken off before squares are added. Where pixels lie one behind the other a vector is that of so many
+// pixels; where channels do, sums go across lanes.
+#pragma once
+
+#include <cmath>
+
+#include "pixel_product.h"
+
+namespace lightsr {
+
+template <class S>
+Vec<S> reciprocal_root(Vec<S> x) {
+  S lanes[Vec<S>::size];
+  x.store(lanes);
+  for (S& lane : lanes) lane = S(1) / std::sqrt(lane);
+  return Vec<S>::load(lanes);
+}
+
+template <class T>
+class ChannelNorm {
+  using S = typename Numbers<T>::Wide;
+  static constexpr int size = Vec<S>::size;
+
+ public:
+  ChannelNorm(bool planes, int64_t channels, double eps, const void* weight, const void* bias)
+      : channels_(channels),
+        eps_(S(eps)),
+        weight_(planes, static_cast<const T*>(weight), channels),
+        bias_(planes, static_cast<const T*>(bias), channels) {}
+
+  void operator()(const Block& block, Rows<const T> x, const Operand<T>& to) const {
+    if (block.planes)
+      by_planes(block, x, to);
+    else
+      by_pixels(block, x, to);
+  }
+
+ private:
+  void by_planes(const Block& block, Rows<const T> x, const Operand<T>& to) const {
+    for (int64_t p = 0; p < block.count; p += size) {
+      if (p + size <= block.count)
+        pixels(x, to, p);
+      else
+        pixels(x, to, p, int(block.count - p));
+    }
+  }
+
+  template <class... Part>
+  void pixels(Rows<const T> x, const Operand<T>& to, int64_t p, Part... part) const {
+    const Vec<S> share = Vec<S>::fill(S(1) / S(channels_));
+    Vec<S> mean = Vec<S>::fill(0), variance = mean;
+    for (int64_t c = 0; c < channels_; ++c) mean = mean + Vec<S>::load(x.at(c, p), part...);
+    mean = mean * share;
+    for (int64_t c = 0; c < channels_; ++c) {
+      const Vec<S> centred = Vec<S>::load(x.at(c, p), part...) - mean;
+      variance = fma(centred, centred, variance);
+    }
+    const Vec<S> root = reciprocal_root(fma(variance, share, Vec<S>::fill(eps_)));
+    const auto weight = weight_.from_channel(0), bias = bias_.from_channel(0);
+    for (int64_t c = 0; c < channels_; ++c) {
+      const Vec<S> normed = (Vec<S>::load(x.at(c, p), part...) - mean) * root;
+      fma(normed, weight.at(c, p), bias.at(c, p)).store(to.numbers.at(c, p), part...);
+    }
+  }
+
+  void by_pixels(const Block& block, Rows<const T> x, const Operand<T>& to) const {
+    const int64_t whole = channels_ / size * size;
+    const int part = int(channels_ - whole);
+    const auto weight = weight_.from_channel(0), bias = bias_.from_channel(0);
+    for (int64_t p = 0; p < block.count; ++p) {
+      const T* from = x.at(p, 0);
+      Vec<S> total = part ? Vec<S>::load(from + whole, part) : Vec<S>::fill(0);
+      for (int64_t c = 0; c < whole; c += size) total = total + Vec<S>::load(from + c);
+      const S mean = sum(total) / S(channels_);
+      S squares[size] = {};
+      const Vec<S> means = Vec<S>::fill(mean);
+      if (part) {
+        const Vec<S> centred = Vec<S>::load(from + whole, part) - means;
+        (centred * centred).store(squares, part);  // of the lanes that are there
+      }
+      total = Vec<S>::load(squares);
+      for (int64_t c = 0; c < whole; c += size) {
+        const Vec<S> centred = Vec<S>::load(from + c) - means;
+        total = fma(centred, centred, total);
+      }
+      const Vec<S> root = Vec<S>::fill(S(1) / std::sqrt(sum(total) / S(channels_) + eps_));
+      const auto put = [&](int64_t c, auto... some) {
+        const Vec<S> normed = (Vec<S>::load(from + c, some...) - means) * root;
+        fma(normed, weight.at(p, c), bias.at(p, c)).store(to.numbers.at(p, c), some...);
+      };
+      for (int64_t c = 0; c < whole; c += size) put(c);
+      if (part) put(whole, part);
+    }
+  }
+
+  int64_t channels_;
+  S eps_;
+  PerChannel<S> weight_, bias_;
+};
+
+}  // namespace lightsr

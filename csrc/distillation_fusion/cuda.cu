@@ -1,0 +1,67 @@
+// The launchers of distillation_fusion.
+#include "arguments.h"
+#include "backward_pictures.cuh"
+#include "backward_products.cuh"
+#include "forward.cuh"
+
+namespace lightsr {
+namespace {
+
+template <class T>
+int forward_of(const DistillationFusion& call, void* stream) {
+  return call.channels_last ? fusion::forward<T, true>(call, stream) : fusion::forward<T, false>(call, stream);
+}
+
+template <class T, bool last>
+int backward_in(const DistillationFusionBackward& call, void* stream) {
+  const int error = fusion::backward_pictures<T, last>(call, stream);
+  return error != 0 ? error : fusion::backward_products<T, last>(call, stream);
+}
+
+template <class T>
+int backward_of(const DistillationFusionBackward& call, void* stream) {
+  return call.call.channels_last ? backward_in<T, true>(call, stream) : backward_in<T, false>(call, stream);
+}
+
+}  // namespace
+
+int distillation_fusion_forward_cuda(const DistillationFusion& call, void* stream) {
+  switch (call.type) {
+    case Type::float64:
+      return forward_of<double>(call, stream);
+    case Type::float16:
+      return forward_of<Half>(call, stream);
+    case Type::bfloat16:
+      return forward_of<BFloat16>(call, stream);
+    default:
+      return forward_of<float>(call, stream);
+  }
+}
+
+int64_t distillation_fusion_backward_workspace(const DistillationFusionBackward& call) {
+  switch (call.call.type) {
+    case Type::float64:
+      return fusion::backward_workspace<double>(call);
+    case Type::float16:
+      return fusion::backward_workspace<Half>(call);
+    case Type::bfloat16:
+      return fusion::backward_workspace<BFloat16>(call);
+    default:
+      return fusion::backward_workspace<float>(call);
+  }
+}
+
+int distillation_fusion_backward_cuda(const DistillationFusionBackward& call, void* stream) {
+  switch (call.call.type) {
+    case Type::float64:
+      return backward_of<double>(call, stream);
+    case Type::float16:
+      return backward_of<Half>(call, stream);
+    case Type::bfloat16:
+      return backward_of<BFloat16>(call, stream);
+    default:
+      return backward_of<float>(call, stream);
+  }
+}
+
+}  // namespace lightsr

@@ -1,0 +1,141 @@
+"""What the backends of split_distillation share: pictures as their kernels take them, and where gradients are put."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from ..functional import empty_gradient, layout_of
+
+
+def sliced(
+    x: Tensor,  # [N, C, H, W]
+    layout: torch.memory_format,
+) -> Tensor:
+    """Returns x as it is where it is a dense picture in this layout or a range of channels of one; else a copy."""
+    _, c, h, w = x.shape
+    _, channel, row, column = x.stride()
+    if layout == torch.channels_last:
+        step = column if w > 1 else row if h > 1 else c
+        fits = (c == 1 or channel == 1) and step >= c and (w == 1 or h == 1 or row == w * step)
+    else:
+        fits = (w == 1 or column == 1) and (h == 1 or row == w) and (c == 1 or channel >= h * w)
+    return x if fits or x.numel() == 0 else dense_in(x, layout)
+
+
+def dense_in(x: Tensor, layout: torch.memory_format) -> Tensor:
+    """Returns x in this layout, as it is where it has that already."""
+    return x.contiguous(memory_format=layout)
+
+
+@dataclass(frozen=True)
+class Call:
+    """The arguments of one call, with pictures as kernels take them."""
+
+    x: Tensor  # [N, C, H, W], sliced
+    split: int  # channels that are distilled; C where `whole`
+    whole: bool
+    bias: Tensor | None  # [C]
+    residual: Tensor | None  # [N, C, H, W], sliced, in the layout of x
+    activation: str
+    negative_slope: float
+    weight: Tensor | None  # [D, split, 1, 1], contiguous, as are all that follow
+    weight_bias: Tensor | None  # [D]
+    distilled_activation: str
+    gate_weight: Tensor | None  # [D, D, 1, 1]
+    gate_bias: Tensor | None  # [D]
+    layout: torch.memory_format  # of results and gradients
+
+    @cached_property
+    def distilled(self) -> int:
+        """D, the channels of the first result."""
+        return self.split if self.weight is None else len(self.weight)
+
+
+def call_of(
+    x: Tensor,  # [N, C, H, W]
+    split: int | None,
+    bias: Tensor | None,  # [C]
+    residual: Tensor | None,  # [N, C, H, W]
+    activation: str,
+    negative_slope: float,
+    weight: Tensor | None,  # [D, split or C, 1, 1]
+    weight_bias: Tensor | None,  # [D]
+    distilled_activation: str,
+    gate_weight: Tensor | None,  # [D, D, 1, 1]
+    gate_bias: Tensor | None,  # [D]
+) -> Call:
+    layout = layout_of(x)
+
+    def packed(value: Tensor | None) -> Tensor | None:
+        return None if value is None else value.contiguous()
+
+    return Call(
+        sliced(x, layout),
+        x.shape[1] if split is None else split,
+        split is None,
+        packed(bias),
+        None if residual is None else sliced(residual, layout),
+        activation,
+        negative_slope,
+        packed(weight),
+        packed(weight_bias),
+        distilled_activation,
+        packed(gate_weight),
+        packed(gate_bias),
+        layout,
+    )
+
+
+# (call, grad_distilled, grad_remaining or None, found): fills the tensors in `found`, which holds those gradients that
+# are wanted, by name: x, residual (the numbers of x), bias, weight, weight_bias, gate_weight, gate_bias. All gradients
+# are dense in call.layout.
+Gradients = Callable[[Call, Tensor, Tensor | None, dict[str, Tensor]], None]
+
+_NAMES = ("x", "bias", "residual", "weight", "weight_bias", "gate_weight", "gate_bias")
+
+
+def backward(
+    gradients: Gradients,
+    grads: list[Tensor],  # of distilled and remaining
+    wanted: list[bool],  # one flag for each tensor given, in the order of _NAMES
+    x: Tensor,  # [N, C, H, W]
+    split: int | None,
+    bias: Tensor | None,  # [C]
+    residual: Tensor | None,  # [N, C, H, W]
+    activation: str,
+    negative_slope: float,
+    weight: Tensor | None,  # [D, split or C, 1, 1]
+    weight_bias: Tensor | None,  # [D]
+    distilled_activation: str,
+    gate_weight: Tensor | None,  # [D, D, 1, 1]
+    gate_bias: Tensor | None,  # [D]
+    keep: bool,
+) -> list[Tensor]:
+    ends = (weight, weight_bias, distilled_activation, gate_weight, gate_bias)
+    call = call_of(x, split, bias, residual, activation, negative_slope, *ends)
+    values = (x, bias, residual, weight, weight_bias, gate_weight, gate_bias)
+    given = {name: value for name, value in zip(_NAMES, values, strict=True) if value is not None}
+    wants = [name for name, want in zip(given, wanted, strict=True) if want]
+    found = {name: gradient_memory(given[name], call.layout) for name in wants}
+    if found:
+        remaining = dense_in(grads[1], call.layout) if keep else None
+        gradients(call, dense_in(grads[0], call.layout), remaining, found)
+    return [as_argument(found[name], given[name]) for name in wants]
+
+
+def gradient_memory(value: Tensor, layout: torch.memory_format) -> Tensor:
+    """Memory for a gradient: of a picture dense in this layout, of anything else contiguous."""
+    _, c, h, w = value.shape if value.dim() == 4 else (0, 1, 1, 1)
+    if c == 1 or h * w == 1 or layout_of(value) == layout:  # one channel or pixel lies the same way in both layouts
+        return empty_gradient(value)
+    return torch.empty_like(value, memory_format=layout)
+
+
+def as_argument(gradient: Tensor, value: Tensor) -> Tensor:
+    """A gradient in the layout of its argument."""
+    return dense_in(gradient, layout_of(value)) if value.dim() == 4 else gradient

@@ -1,0 +1,75 @@
+"""split_distillation on the compiled kernels of csrc/split_distillation, on the CPU and on CUDA alike."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..functional import ACTIVATIONS
+from ..native import raw_operator
+from . import backward as shared
+
+_ARGUMENTS = (
+    "Tensor x, Tensor? residual, Tensor? bias, Tensor? weight, Tensor? weight_bias, Tensor? gate_weight, "
+    "Tensor? gate_bias, int split, bool whole, bool channels_last, int activation, int distilled_activation, "
+    "float negative_slope"
+)
+_forward = raw_operator(f"split_distillation_forward({_ARGUMENTS}, Tensor(a!) distilled, Tensor(b!)? remaining) -> ()")
+_backward = raw_operator(
+    f"split_distillation_gradients({_ARGUMENTS}, Tensor grad_distilled, Tensor? grad_remaining, Tensor(a!)? grad_x, "
+    "Tensor(b!)? grad_residual, Tensor(c!)? grad_bias, Tensor(d!)? grad_weight, Tensor(e!)? grad_weight_bias, "
+    "Tensor(f!)? grad_gate_weight, Tensor(g!)? grad_gate_bias) -> ()"
+)
+
+
+def _arguments(call: shared.Call) -> tuple[Any, ...]:
+    return (
+        call.x,
+        call.residual,
+        call.bias,
+        call.weight,
+        call.weight_bias,
+        call.gate_weight,
+        call.gate_bias,
+        call.split,
+        call.whole,
+        call.layout == torch.channels_last,
+        ACTIVATIONS.index(call.activation),
+        ACTIVATIONS.index(call.distilled_activation),
+        call.negative_slope,
+    )
+
+
+def forward(
+    x: Tensor,  # [N, C, H, W]
+    split: int | None,
+    bias: Tensor | None,  # [C]
+    residual: Tensor | None,  # [N, C, H, W]
+    activation: str,
+    negative_slope: float,
+    weight: Tensor | None,  # [D, split or C, 1, 1]
+    weight_bias: Tensor | None,  # [D]
+    distilled_activation: str,
+    gate_weight: Tensor | None,  # [D, D, 1, 1]
+    gate_bias: Tensor | None,  # [D]
+    keep: bool,
+) -> tuple[Tensor, Tensor]:  # [N, D, H, W], [N, C - split or C or 0, H, W]
+    ends = (weight, weight_bias, distilled_activation, gate_weight, gate_bias)
+    call = shared.call_of(x, split, bias, residual, activation, negative_slope, *ends)
+    n, c, h, w = x.shape
+    rest = (c if call.whole else c - call.split) if keep else 0
+    distilled = torch.empty((n, call.distilled, h, w), dtype=x.dtype, device=x.device, memory_format=call.layout)
+    remaining = torch.empty((n, rest, h, w), dtype=x.dtype, device=x.device, memory_format=call.layout)
+    _forward(*_arguments(call), distilled, remaining if keep else None)
+    return distilled, remaining
+
+
+def _gradients(call: shared.Call, grad: Tensor, grad_remaining: Tensor | None, found: dict[str, Tensor]) -> None:
+    names = ("x", "residual", "bias", "weight", "weight_bias", "gate_weight", "gate_bias")
+    _backward(*_arguments(call), grad, grad_remaining, *(found.get(name) for name in names))
+
+
+def backward(grads: list[Tensor], wanted: list[bool], *args: Any) -> list[Tensor]:
+    return shared.backward(_gradients, grads, wanted, *args)
