@@ -85,8 +85,7 @@ class Forward {
       F* rows = at.rows + s * slot_ * step;
       std::fill_n(rows + tokens * step, (slot_ - tokens) * step, F{});
       T* maps = static_cast<T*>(call_.maps) + (run.set + s) * tokens * tokens;
-      // Memory for the set's maps comes into the cache while its queries are
-      // computed.
+      // Memory for the set's maps comes into the cache while its queries are computed.
       const int64_t bytes = tokens * int64_t(sizeof(T));
       weight_.multiply({rows, step}, tokens, step,
                        [=, to = at.queries](Vec<S> sums, int64_t row, int64_t column, auto...) {
@@ -115,8 +114,7 @@ class Forward {
     const int64_t step = tokens_.padded() / each;  // elements
     for (int64_t token = 0; token < slot_; token += size) {
       for (int64_t c = 0; c < step; c += size) {
-        // A row may end in half a vector of pairs; then the next one's
-        // beginning comes along and is left out.
+        // A row may end in half a vector of pairs; then the next one's beginning comes along and is left out.
         Vec<S> square[size];
         const S* from = reinterpret_cast<const S*>(rows) + token * step + c;  // pairs are as wide as floats
         for (int i = 0; i < size; ++i) square[i] = Vec<S>::load(from + i * step);

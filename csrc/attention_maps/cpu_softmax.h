@@ -1,6 +1,5 @@
-// The softmax of rows of scores, as many rows at a time as a vector has lanes:
-// what is largest in each row, and each row's sum, are found across lanes
-// together.
+// The softmax of rows of scores, as many rows at a time as a vector has lanes: what is largest in each row, and each
+// row's sum, are found across lanes together.
 #pragma once
 
 #include <limits>
@@ -10,8 +9,7 @@
 
 namespace lightsr {
 
-// exp(x) for x up to 0 as simd_math.h's, without what larger numbers need; 0
-// where the result would be below 2^-126.
+// exp(x) for x up to 0 as simd_math.h's, without what larger numbers need; 0 where the result would be below 2^-126.
 inline Vec<float> share(Vec<float> x) {
   using F = Vec<float>;
   const F round = F::fill(0x1.8p23f);  // adding it leaves whole numbers only, in the last bits
@@ -40,9 +38,8 @@ Vec<S> largest_each(Vec<S> (&values)[Vec<S>::size]) {
   return values[0];
 }
 
-// scores: rows of `columns` numbers, filled up to whole vectors with what
-// becomes 0; they are overwritten. to: `many` rows of `columns` numbers, one
-// behind the other.
+// scores: rows of `columns` numbers, filled up to whole vectors with what becomes 0; they are overwritten. to: `many`
+// rows of `columns` numbers, one behind the other.
 template <class S, class T>
 void softmax(Rows<S> scores, int many, int64_t columns, T* to) {
   using V = Vec<S>;

@@ -1,5 +1,4 @@
-// The compiled kernel of attention_maps as a raw operator of torch; its schema
-// stands in native.py.
+// The compiled kernel of attention_maps as a raw operator of torch; its schema stands in native.py.
 #include "../common/pictures.h"
 #include "arguments.h"
 

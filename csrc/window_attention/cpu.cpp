@@ -69,8 +69,7 @@ class Forward {
     const T* x = static_cast<const T*>(call_.x) + picture;
     T* out = static_cast<T*>(call_.out) + picture;
     F* rows = reinterpret_cast<F*>(at.rows);
-    // A number takes sizeof(S) bytes where results lie, so a set's normalised
-    // rows end before the next one's.
+    // A number takes sizeof(S) bytes where results lie, so a set's normalised rows end before the next one's.
     const int64_t slot = slot_ * (sizeof(S) / sizeof(F));
     sets_.stretches(run, slot, [&](int64_t pixel, int64_t count, const auto& place) {
       tokens_.normed(x + tokens_.first(pixel), count, at.work, [&](int64_t p) { return rows + place(p) * step; });

@@ -1,5 +1,5 @@
-// The product of two square matrices of channels, for weights that meet with
-// nothing but a mixing of pixels between them.
+// The product of two square matrices of channels, for weights that meet with nothing but a mixing of pixels between
+// them.
 #pragma once
 
 #include <vector>
@@ -8,9 +8,8 @@
 
 namespace lightsr {
 
-// [size, size], scale times the sum over k of a(i, k) b(k, j): a(i, k) stands
-// at i * row + k * step, b(k, j) at k * size + j. One thread, one order of
-// sums: the same numbers each time.
+// [size, size], scale times the sum over k of a(i, k) b(k, j), where a(i, k) stands at i row + k step and b(k, j) at
+// k size + j. One thread, one order of sums: the same numbers each time.
 template <class S, class T>
 std::vector<S> joint_of(const T* a, int64_t row, int64_t step, const T* b, int64_t size, S scale) {
   std::vector<S> wide(size * size), joint(size * size);

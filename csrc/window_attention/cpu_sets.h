@@ -25,8 +25,7 @@ struct Sets {
   std::vector<Place> places;  // of each pixel in a stretch of neighbours, from
                               // the run's first set and the stretch's token
 
-  // As many sets in a run as `fit`, and where pixels are read in vectors of
-  // `unit`, whole ones if possible.
+  // As many sets in a run as `fit`, and where pixels are read in vectors of `unit`, whole ones if possible.
   Sets(bool grid, int64_t window, int64_t h, int64_t w, int64_t fit, int64_t unit)
       : grid(grid), window(window), w(w), rows(h / window), columns(w / window), tokens(window * window) {
     const int64_t many = grid ? unit : (unit + window - 1) / window;  // sets that fill a vector
@@ -54,9 +53,8 @@ struct Sets {
   }
   int64_t step() const { return grid ? 1 : window; }  // from a set's first pixel to its neighbour's
 
-  // Calls each(pixel, count, place) for each stretch of neighbouring pixels in
-  // a run, where place(p) is the row of its pixel p in the run: rows of a set
-  // stand together, `slot` for each set.
+  // Calls each(pixel, count, place) for each stretch of neighbouring pixels in a run, where place(p) is the row of its
+  // pixel p in the run: rows of a set stand together, `slot` for each set.
   template <class Each>
   void stretches(const Run& run, int64_t slot, const Each& each) const {
     for (int64_t token = 0; token < tokens; token += step()) {

@@ -32,7 +32,7 @@ def channel_attention(
     Equivalent to::
 
         s = x.mean((2, 3), keepdim=True)
-        s = s + x.std((2, 3), correction=0, keepdim=True)                # unless statistic is "mean"
+        s = s + x.std((2, 3), correction=0, keepdim=True)  # unless statistic is "mean"
         x * sigmoid(conv2d(relu(conv2d(s, down_weight, down_bias)), up_weight, up_bias))
 
     Args:
