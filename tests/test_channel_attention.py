@@ -84,3 +84,18 @@ def test_16_bit_statistics_are_taken_in_float32() -> None:
     wanted = channel_attention(x.double(), **{name: value.double() for name, value in weights.items()})
     got = channel_attention(x, **weights).double()
     torch.testing.assert_close(got, wanted, rtol=0.51 * torch.finfo(torch.float16).eps, atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("of_parameters", [torch.float64, torch.float32])
+def test_under_autocast_parameters_may_be_wider_or_narrower(dtype: torch.dtype, of_parameters: torch.dtype) -> None:
+    x = Make(dtype)(2, 4, 5, 6, offset=1.0)
+    weights = {name: value.requires_grad_() for name, value in parameters(Make(of_parameters), 4, 2).items()}
+    with torch.autocast("cpu", torch.bfloat16):
+        got = channel_attention(x, **weights)
+    expected = channel_attention(x.double(), **{name: value.double() for name, value in weights.items()})
+    assert got.dtype == dtype
+    torch.testing.assert_close(got.double(), expected, rtol=1e-2, atol=1e-3)
+    found, wanted = (torch.autograd.grad(each.sum(), list(weights.values())) for each in (got, expected))
+    for one, other in zip(found, wanted, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-3)

@@ -28,6 +28,18 @@ struct Blocks {
     const int64_t pixel = index % each * block;
     return {planes, index / each, pixel, std::min(block, pixels - pixel)};
   }
+  // The block that the thread with this one is likely to have next, if any: threads take them in turn.
+  template <class Use>
+  void after(int64_t index, const Use& use) const {
+    const int64_t next = index + torch::stable::get_num_threads();
+    if (next < count()) use(at(next));
+  }
+  // The block after one of them, if any.
+  template <class Use>
+  void following(const Block& block, const Use& use) const {
+    const int64_t next = block.picture * each + block.pixel / this->block + 1;
+    if (next < count()) use(at(next));
+  }
 };
 
 // Runs run(block, sums) for all blocks, with sums zero at first: `sums` numbers for each picture, or for all together.

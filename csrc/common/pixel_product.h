@@ -1,9 +1,9 @@
 // A matrix times every pixel of a block, and sums over the block's pixels of products of two buffers.
 //
-// The first is the product of common/product.h. The second, the gradient of a matrix, is that product too where
-// channels lie one behind the other: the depth is the pixels. Where pixels do, both factors are read along them, a tile
-// of 4 x 4 sums (4 x 2 where there are 16 registers) has as many sums as a vector has lanes, and these are added up
-// across lanes at the end of a block, 3 instructions a sum. Sums of a block are added to others in float64.
+// Both are products of common/product.h. Of the second, the gradient of a matrix, the depth is the pixels: its sums lie
+// as the matrix does, with the second buffer's channels in vectors. Where pixels lie one behind the other that buffer
+// is transposed on the way, as many channels as a tile is wide and some pixels at a time, in the L1 cache. Sums of so
+// many pixels are added to others in float64.
 //
 // Pairs of bfloat16 stand along the depth: neighbours in memory on one side, on the other two rows are interleaved.
 #pragma once
@@ -102,12 +102,13 @@ class Matrix {
 
   // Calls each(sums, row, column, part...) with the matrix times a block's pixels, `ins` channels of them.
   template <class Each>
-  void multiply(const Block& block, const Operand<T>& pixels, int64_t outs, int64_t ins, const Each& each) const {
+  void multiply(const Block& block, const Operand<T>& pixels, int64_t outs, int64_t ins, const Each& each,
+                Ahead* ahead = nullptr) const {
     const int64_t rows = block.rows(ins), columns = block.columns(ins);
     const Rows<const E> in = planes_ ? pixels.across(rows, columns) : pixels.along(rows, columns);
     const Product<E> product = planes_ ? Product<E>{numbers_.data(), step_, 1, in.data, in.step, depth_}
                                        : Product<E>{in.data, in.step, 1, numbers_.data(), step_, depth_};
-    lightsr::multiply(product, block.rows(outs), block.columns(outs), each);
+    lightsr::multiply(product, block.rows(outs), block.columns(outs), each, ahead);
   }
 
  private:
@@ -141,26 +142,34 @@ Vec<S> sum_each(Vec<S> (&sums)[Vec<S>::size]) {
   return sums[0];
 }
 
-// Sums over so many vectors of the products of 4 rows of a with some rows of b.
+// to(c, r) = from(r, c), for up to a vector's rows, the missing ones zero, and so many columns rounded up to a
+// vector's: as log2(size) shuffles, each of which brings the lines of both halves together by turns.
 template <class E>
-__attribute__((noinline)) void dots_tile(Rows<const E> a, Rows<const E> b, int64_t vectors, Sum<E>* to) {
+void transpose_rows(Rows<const E> from, int64_t rows, int64_t columns, Rows<E> to) {
   using S = Sum<E>;
-  constexpr int size = Vec<S>::size, rows = size >= 8 ? 4 : 2, columns = size / rows;
-  Vec<S> sums[size];
+  static_assert(sizeof(E) == sizeof(S));
+  constexpr int size = Vec<S>::size;
+  constexpr auto order = std::make_integer_sequence<int, size>{};
+  for (int64_t column = 0; column < columns; column += size) {
+    Vec<S> lines[2][size];
 #pragma GCC unroll 16
-  for (int i = 0; i < size; ++i) sums[i] = Vec<S>::fill(0);
-  for (int64_t v = 0; v < vectors; ++v) {
-    Vec<E> left[rows];
-#pragma GCC unroll 4
-    for (int r = 0; r < rows; ++r) left[r] = Vec<E>::load(a.at(r, v * size)).kept();
-#pragma GCC unroll 4
-    for (int c = 0; c < columns; ++c) {
-      const Vec<E> right = Vec<E>::load(b.at(c, v * size)).kept();
-#pragma GCC unroll 4
-      for (int r = 0; r < rows; ++r) add_product(sums[r * columns + c], left[r], right);
+    for (int r = 0; r < size; ++r) {
+      lines[0][r] = Vec<S>::fill(0);
+      if (r < rows) std::memcpy(&lines[0][r].v, from.at(r, column), sizeof lines[0][r].v);
     }
+    int now = 0;
+#pragma GCC unroll 4
+    for (int step = 1; step < size; step *= 2, now ^= 1) {
+#pragma GCC unroll 8
+      for (int i = 0; i < size / 2; ++i) {
+        const Vec<S> a = lines[now][i], b = lines[now][i + size / 2];
+        lines[now ^ 1][2 * i] = halves_mixed<S, false>(a, b, order);
+        lines[now ^ 1][2 * i + 1] = halves_mixed<S, true>(a, b, order);
+      }
+    }
+#pragma GCC unroll 16
+    for (int r = 0; r < size; ++r) std::memcpy(to.at(column + r, 0), &lines[now][r].v, sizeof lines[now][r].v);
   }
-  sum_each(sums).store(to);
 }
 
 // to[i, j] += sum over the block's pixels of a[i] b[j].
@@ -169,38 +178,37 @@ void add_products(const Block& block, const Operand<T>& a, int64_t outs, const O
   using E = typename Numbers<T>::Element;
   using S = Sum<E>;
   constexpr int size = Vec<S>::size;
-  const int64_t count = block.count;
-  if (!block.planes) {
-    const Rows<const E> left = a.across(count, outs), right = b.across(count, ins);
-    const Product<E> product{left.data, 1, left.step, right.data, right.step, depth_of<T>(count)};
-    multiply(product, outs, ins, [&](Vec<S> sums, int64_t row, int64_t column, auto... part) {
+  const int64_t depth = depth_of<T>(block.count);
+  const auto add = [=](double* to, int64_t ins) {
+    return [=](Vec<S> sums, int64_t row, int64_t column, auto... part) {
       S lanes[size];
-      sums.store(lanes, part...);
-      const int many = sizeof...(part) ? static_cast<int>(ins - column) : size;
-      for (int i = 0; i < many; ++i) to[row * ins + column + i] += lanes[i];
-    });
+      sums.store(lanes);
+      double* at = to + row * ins + column;
+      if constexpr (sizeof...(part) == 0) {
+        for (int i = 0; i < size; ++i) at[i] += lanes[i];
+      } else {
+        for (int i = 0; i < (part, ...); ++i) at[i] += lanes[i];
+      }
+    };
+  };
+  if (!block.planes) {
+    const Rows<const E> left = a.across(block.count, outs), right = b.across(block.count, ins);
+    multiply(Product<E>{left.data, 1, left.step, right.data, right.step, depth}, outs, ins, add(to, ins));
     return;
   }
-  constexpr int rows = size >= 8 ? 4 : 2, columns = size / rows, unit = size * (Numbers<T>::pairs ? 2 : 1);
-  const int64_t padded = round_up(count, unit);
-  if (padded > count) {
-    const auto zeros = [&](const Operand<T>& operand, int64_t channels) {
-      for (int64_t c = 0; c < channels; ++c)
-        std::fill_n(operand.numbers.at(c, count), padded - count, typename Numbers<T>::Factor{});
-    };
-    zeros(a, outs);
-    zeros(b, ins);
-  }
-  const Rows<const E> left = a.along(outs, padded), right = b.along(ins, padded);
-  for (int64_t i = 0; i < outs; i += rows) {
-    for (int64_t j = 0; j < ins; j += columns) {
-      S sums[size];
-      dots_tile<E>({left.at(i, 0), left.step}, {right.at(j, 0), right.step}, padded / unit, sums);
-      for (int64_t r = 0; r < std::min<int64_t>(rows, outs - i); ++r) {
-        for (int64_t c = 0; c < std::min<int64_t>(columns, ins - j); ++c) {
-          to[(i + r) * ins + j + c] += sums[r * columns + c];
-        }
+  constexpr int64_t wide = product_vectors * size, deep = 128;
+  alignas(64) E turned[deep * wide];
+  const Rows<const E> left = a.along(outs, block.count), right = b.along(ins, block.count);
+  for (int64_t k = 0; k < depth; k += deep) {
+    const int64_t some = std::min(deep, depth - k);
+    for (int64_t j = 0; j < ins; j += wide) {
+      const int64_t many = std::min(wide, ins - j);
+      for (int64_t c = 0; c < many; c += size) {
+        transpose_rows<E>({right.at(j + c, k), right.step}, std::min<int64_t>(size, many - c), some,
+                          {turned + c, wide});
       }
+      multiply(Product<E>{left.at(0, k), left.step, 1, turned, wide, some}, outs, many,
+               [=, each = add(to + j, ins)](auto... values) { each(values...); });
     }
   }
 }

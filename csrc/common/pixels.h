@@ -80,6 +80,18 @@ struct Block {
     return {rows.data ? rows.data + channel * (planes ? rows.step : 1) : nullptr, rows.step};
   }
 
+  // Asks for a picture's numbers of the block, where they lie in long enough rows.
+  template <class T>
+  void ask_for(const Slice& slice, int64_t channels, Ahead& ahead) const {
+    const int64_t wide = columns(channels) * int64_t(sizeof(T)), step = slice.step * int64_t(sizeof(T));
+    const void* from = of<T>(slice).data;
+    if (wide == step) {
+      ahead.add(from, 0, wide * rows(channels), 1);
+    } else if (wide >= 512) {
+      ahead.add(from, step, wide, rows(channels));
+    }
+  }
+
   // Calls each(row, column) for each vector of `channels` channels, and each(row, column, part) at the end of a row.
   template <class S, class Each>
   void every(int64_t channels, const Each& given) const {

@@ -4,7 +4,8 @@
 // number of each row, spread, times one vector of each column group. In NCHW rows are output channels and columns
 // pixels, in channels_last rows are pixels and columns output channels, so results are stored as they lie in memory in
 // both. The bound is one multiply-add for each step of the depth; 11 loads for 24 of them. The sums pass through a tile
-// in the L1 cache on their way to what becomes of them. With Pair for numbers a step is two bfloat16 products.
+// in the L1 cache on their way to what becomes of them. With Pair for numbers a step is two bfloat16 products. Products
+// leave the memory idle, so each step may ask for a cache line of what is read after them.
 #pragma once
 
 #include <algorithm>
@@ -40,8 +41,46 @@ struct Product {
   int64_t depth;
 };
 
+// Memory to be asked for while products are computed, a cache line at each of their steps, as long as there are any.
+class Ahead {
+ public:
+  Ahead() {}
+  // Rows of so many bytes, `step` bytes apart.
+  void add(const void* from, int64_t step, int64_t bytes, int64_t rows) {
+    if (from && bytes > 0 && count_ < most) pieces_[count_++] = {static_cast<const char*>(from), step, bytes, rows};
+  }
+
+  struct Run {
+    const char* at;
+    int64_t step, steps;
+  };
+  // The lines for up to so many steps, all of one row.
+  Run next(int64_t steps) {
+    for (; first_ < count_; ++first_) {
+      Piece& piece = pieces_[first_];
+      if (piece.rows <= 0) continue;
+      const Run run{piece.from + at_, 64, std::min((piece.bytes - at_ + 63) / 64, steps)};
+      at_ += run.steps * 64;
+      if (at_ >= piece.bytes) at_ = 0, piece.from += piece.step, --piece.rows;
+      return run;
+    }
+    return {reinterpret_cast<const char*>(this), 0, steps};  // no line more
+  }
+
+ private:
+  struct Piece {
+    const char* from;
+    int64_t step, bytes, rows;
+  };
+  static constexpr int most = 16;
+  Piece pieces_[most];
+  int count_ = 0, first_ = 0;
+  int64_t at_ = 0;
+};
+
 template <class E, int rows, int vectors>
-__attribute__((noinline)) void product_tile(const Product<E>& product, int64_t row, int64_t column, Sum<E>* tile) {
+__attribute__((noinline)) void product_tile(const Product<E>& product, int64_t row, int64_t column, Sum<E>* tile,
+                                            Ahead* ahead) {
   using S = Sum<E>;
   Vec<S> sums[rows][vectors];
 #pragma GCC unroll 8
@@ -52,21 +91,28 @@ __attribute__((noinline)) void product_tile(const Product<E>& product, int64_t r
   const E* a = product.rows + row * product.row;
   const E* b = product.columns + column;
   const int64_t next = product.row;
-  for (int64_t k = product.depth; k > 0; --k, a += product.row_step, b += product.column_step) {
-    Vec<E> values[vectors];
-#pragma GCC unroll 4
-    for (int v = 0; v < vectors; ++v) {
-      values[v] = Vec<E>::load(b + v * Vec<E>::size).kept();
-    }
-#pragma GCC unroll 8
-    for (int r = 0; r < rows; ++r) {
-      const Vec<E> number = Vec<E>::fill(a[r * next]).kept();
+  for (int64_t left = product.depth; left > 0;) {
+    Ahead::Run soon = ahead ? ahead->next(left) : Ahead::Run{reinterpret_cast<const char*>(tile), 0, left};
+    left -= soon.steps;
+    for (int64_t k = soon.steps; k > 0; --k, a += product.row_step, b += product.column_step, soon.at += soon.step) {
+      __builtin_prefetch(soon.at, 0, 2);
+      Vec<E> values[vectors];
 #pragma GCC unroll 4
       for (int v = 0; v < vectors; ++v) {
-        if constexpr (std::is_same_v<E, Pair>) {
-          add_product(sums[r][v], number, values[v]);
-        } else {
-          sums[r][v] = fma(number, values[v], sums[r][v]);
+        values[v] = Vec<E>::load(b + v * Vec<E>::size).kept();
+      }
+#pragma GCC unroll 8
+      for (int r = 0; r < rows; ++r) {
+        const Vec<E> number = Vec<E>::fill(a[r * next]).kept();
+#pragma GCC unroll 4
+        for (int v = 0; v < vectors; ++v) {
+          if constexpr (std::is_same_v<E, Pair>) {
+            Vec<S> sum = sums[r][v];  // the array itself would be kept in memory
+            add_product(sum, number, values[v]);
+            sums[r][v] = sum;
+          } else {
+            sums[r][v] = fma(number, values[v], sums[r][v]);
+          }
         }
       }
     }
@@ -82,7 +128,7 @@ __attribute__((noinline)) void product_tile(const Product<E>& product, int64_t r
 // at the end of a row. Reads as many rows and columns more as fill the last tile; whatever is there does not get into
 // a result.
 template <class E, class Each>
-void multiply(const Product<E>& product, int64_t rows, int64_t columns, const Each& given) {
+void multiply(const Product<E>& product, int64_t rows, int64_t columns, const Each& given, Ahead* ahead = nullptr) {
   const Each each = given;  // a copy that nothing else points to, so what it holds stays in registers
   using S = Sum<E>;
   constexpr int size = Vec<S>::size;
@@ -96,12 +142,12 @@ void multiply(const Product<E>& product, int64_t rows, int64_t columns, const Ea
       const int wide = static_cast<int>(end - begin);
       // clang-format off
       switch (2 * wide + half) {
-        case 2: product_tile<E, product_rows, 1>(product, row, column, tile); break;
-        case 3: product_tile<E, product_rows / 2, 1>(product, row, column, tile); break;
-        case 4: product_tile<E, product_rows, 2>(product, row, column, tile); break;
-        case 5: product_tile<E, product_rows / 2, 2>(product, row, column, tile); break;
-        case 6: product_tile<E, product_rows, 3>(product, row, column, tile); break;
-        case 7: product_tile<E, product_rows / 2, 3>(product, row, column, tile); break;
+        case 2: product_tile<E, product_rows, 1>(product, row, column, tile, ahead); break;
+        case 3: product_tile<E, product_rows / 2, 1>(product, row, column, tile, ahead); break;
+        case 4: product_tile<E, product_rows, 2>(product, row, column, tile, ahead); break;
+        case 5: product_tile<E, product_rows / 2, 2>(product, row, column, tile, ahead); break;
+        case 6: product_tile<E, product_rows, 3>(product, row, column, tile, ahead); break;
+        case 7: product_tile<E, product_rows / 2, 3>(product, row, column, tile, ahead); break;
       }
       // clang-format on
       const int64_t last = std::min(columns, end * size);

@@ -52,7 +52,14 @@ class Backward {
     const int64_t targets = back_.each_picture ? call_.n : 1;
     const Aligned<double> found(targets * numbers);
     run_with_sums(blocks, back_.each_picture, numbers, found.data(), [&](const Block& block, double* to) {
-      this->block(block, Buffers(scratch<char>(bytes), *this, blocks.block), to, to + products, to + products + sums);
+      Ahead ahead;
+      blocks.following(block, [&](const Block& next) {
+        next.ask_for<T>({back_.grad, outs * call_.pixels, all_.planes ? call_.pixels : outs}, outs, ahead);
+        for (int k = 0; back_.products && k < call_.parts; ++k)
+          next.ask_for<T>(call_.part[k], call_.channels[k], ahead);
+      });
+      this->block(block, Buffers(scratch<char>(bytes), *this, blocks.block), to, to + products, to + products + sums,
+                  ahead);
     });
     if (back_.residual_product) *back_.residual_product = 0;
     for (int64_t i = 0; i < targets; ++i) {
@@ -64,8 +71,8 @@ class Backward {
   }
 
  private:
-  void block(const Block& block, const Buffers& buffers, double* products, double* sums,
-             double* residual_product) const {
+  void block(const Block& block, const Buffers& buffers, double* products, double* sums, double* residual_product,
+             Ahead& ahead) const {
     const int64_t in = call_.in, outs = call_.out_channels;
     take_gradient(block, buffers, residual_product);
     buffers.sums.add_to(sums, outs);
@@ -77,11 +84,14 @@ class Backward {
     const Vec<S> gain = all_.gain;
     const auto scale = all_.scale.from_channel(block.picture * in);
     const Rows<S> to = buffers.q;
-    weight_.multiply(block, buffers.grad, in, outs, [=](Vec<S> q, int64_t row, int64_t column, auto... part) {
-      q = q * gain;
-      if (scale) q = q * scale.at(row, column);
-      q.store(to.at(row, column), part...);
-    });
+    weight_.multiply(
+        block, buffers.grad, in, outs,
+        [=](Vec<S> q, int64_t row, int64_t column, auto... part) {
+          q = q * gain;
+          if (scale) q = q * scale.at(row, column);
+          q.store(to.at(row, column), part...);
+        },
+        &ahead);
     all_.every_part(block, [&](int k, int64_t first, const Rows<const T>& from) {
       const Rows<S> q = block.from_channel(buffers.q, first);
       if (back_.grad_part[k]) give_part(block, k, q);

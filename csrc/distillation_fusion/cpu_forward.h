@@ -82,29 +82,36 @@ class Forward {
     const int64_t bytes = size.used(nullptr);
     run_tasks(blocks.count(), [&](int64_t task) {
       Arena arena(scratch<char>(bytes));
-      block(blocks.at(task), Operand<T>(arena, all_.planes, call_.in, blocks.block));
+      Ahead ahead;
+      blocks.after(task, [&](const Block& next) {
+        for (int k = 0; k < call_.parts; ++k) next.ask_for<T>(call_.part[k], call_.channels[k], ahead);
+        next.ask_for<T>(call_.residual, call_.out_channels, ahead);
+      });
+      block(blocks.at(task), Operand<T>(arena, all_.planes, call_.in, blocks.block), ahead);
     });
   }
 
  private:
-  void block(const Block& block, const Operand<T>& joined) const {
+  void block(const Block& block, const Operand<T>& joined, Ahead& ahead) const {
     const Rows<T> out = block.of<T>(call_.out, call_.out_channels, call_.pixels);
     const Rows<const T> residual = block.of<T>(call_.residual);
     all_.gather(block, joined, call_.scale != nullptr);
     const auto bias = bias_.from_channel(0);
     const Vec<S> gain = all_.gain, residual_gain = all_.residual_gain;
     const bool gained = call_.gain != nullptr, residual_gained = call_.residual_gain != nullptr;
-    weight_.multiply(block, joined, call_.out_channels, call_.in,
-                     [=](Vec<S> value, int64_t row, int64_t column, auto... part) {
-                       if (bias) value = value + bias.at(row, column);
-                       if (gained) value = value * gain;
-                       if (residual) {
-                         Vec<S> other = Vec<S>::load(residual.at(row, column), part...);
-                         if (residual_gained) other = other * residual_gain;
-                         value = value + other;
-                       }
-                       value.store(out.at(row, column), part...);
-                     });
+    weight_.multiply(
+        block, joined, call_.out_channels, call_.in,
+        [=](Vec<S> value, int64_t row, int64_t column, auto... part) {
+          if (bias) value = value + bias.at(row, column);
+          if (gained) value = value * gain;
+          if (residual) {
+            Vec<S> other = Vec<S>::load(residual.at(row, column), part...);
+            if (residual_gained) other = other * residual_gain;
+            value = value + other;
+          }
+          value.store(out.at(row, column), part...);
+        },
+        &ahead);
   }
 
   const DistillationFusion& call_;

@@ -100,7 +100,14 @@ class Backward {
     for (int i = 0; i < 5; ++i) at[i + 1] = at[i] + (results[i] ? numbers[i] : 0);
     const Aligned<double> sums(at[5]);
     run_with_sums(blocks, false, at[5], sums.data(), [&](const Block& block, double* to) {
-      this->block(block, Buffers(scratch<char>(bytes), *this, blocks.block), to, at);
+      Ahead ahead;
+      if (gated_) {
+        blocks.following(block, [&](const Block& next) {
+          next.ask_for<T>(call_.x, c, ahead);
+          next.ask_for<T>({back_.grad_distilled, d * call_.pixels, all_.planes ? call_.pixels : d}, d, ahead);
+        });
+      }
+      this->block(block, Buffers(scratch<char>(bytes), *this, blocks.block), to, at, ahead);
     });
     for (int i = 0; i < 5; ++i) {
       for (int64_t k = at[i]; k < at[i + 1]; ++k) {
@@ -140,7 +147,7 @@ class Backward {
             sums.from_channel(first)};
   }
 
-  void block(const Block& block, const Buffers& buffers, double* to, const int64_t* at) const {
+  void block(const Block& block, const Buffers& buffers, double* to, const int64_t* at, Ahead& ahead) const {
     const int64_t c = call_.c, split = call_.split, channels = call_.distilled;
     const Rows<const T> grad = block.of<T>(back_.grad_distilled, channels, call_.pixels);
     const End distilled = end(block, 0, buffers.of_x);
@@ -156,7 +163,7 @@ class Backward {
       });
     }
     if (weighted_) before_gate(block, buffers, grad);
-    if (gated_) through_gate(block, buffers, grad, distilled);
+    if (gated_) through_gate(block, buffers, grad, distilled, ahead);
     if (weighted_) weight_back_.multiply(block, buffers.u, split, channels, distilled);
     if (!inner_) {
       block.every<S>(split, [=](int64_t row, int64_t column, auto... part) {
@@ -203,7 +210,8 @@ class Backward {
   }
 
   // v and u from d.
-  void through_gate(const Block& block, const Buffers& buffers, const Rows<const T>& grad, const End& distilled) const {
+  void through_gate(const Block& block, const Buffers& buffers, const Rows<const T>& grad, const End& distilled,
+                    Ahead& ahead) const {
     const bool weighted = weighted_;
     const int64_t channels = call_.distilled;
     const Operand<T>& gate_of = weighted ? buffers.d : buffers.h;
@@ -211,22 +219,27 @@ class Backward {
     const Rows<S> slopes = buffers.slopes, rest = buffers.rest;
     const ChannelSums<S> of_u = buffers.of_u, of_v = buffers.of_v;
     const auto bias = all_.gate_bias.from_channel(0);
-    all_.gate.multiply(block, gate_of, channels, channels, [=](Vec<S> z, int64_t row, int64_t column, auto... part) {
-      if (bias) z = z + bias.at(row, column);
-      const Vec<S> s = sigmoid(z), by = Vec<S>::load(grad.at(row, column), part...) * s;
-      by.store(rest.at(row, column), part...);
-      const Vec<S> found = by * Vec<S>::load(d.at(row, column), part...) * (Vec<S>::fill(1) - s);
-      found.store(v.at(row, column), part...);
-      if (of_v.data) of_v.add(found, row, column, part...);
-    });
-    gate_back_.multiply(block, buffers.v, channels, channels,
-                        [=](Vec<S> found, int64_t row, int64_t column, auto... part) {
-                          found = found + Vec<S>::load(rest.at(row, column), part...);
-                          if (!weighted) return distilled(found, row, column, part...);
-                          found = found * Vec<S>::load(slopes.at(row, column), part...);
-                          found.store(u.at(row, column), part...);
-                          if (of_u.data) of_u.add(found, row, column, part...);
-                        });
+    all_.gate.multiply(
+        block, gate_of, channels, channels,
+        [=](Vec<S> z, int64_t row, int64_t column, auto... part) {
+          if (bias) z = z + bias.at(row, column);
+          const Vec<S> s = sigmoid(z), by = Vec<S>::load(grad.at(row, column), part...) * s;
+          by.store(rest.at(row, column), part...);
+          const Vec<S> found = by * Vec<S>::load(d.at(row, column), part...) * (Vec<S>::fill(1) - s);
+          found.store(v.at(row, column), part...);
+          if (of_v.data) of_v.add(found, row, column, part...);
+        },
+        &ahead);
+    gate_back_.multiply(
+        block, buffers.v, channels, channels,
+        [=](Vec<S> found, int64_t row, int64_t column, auto... part) {
+          found = found + Vec<S>::load(rest.at(row, column), part...);
+          if (!weighted) return distilled(found, row, column, part...);
+          found = found * Vec<S>::load(slopes.at(row, column), part...);
+          found.store(u.at(row, column), part...);
+          if (of_u.data) of_u.add(found, row, column, part...);
+        },
+        &ahead);
   }
 
   const SplitDistillationBackward& back_;

@@ -95,12 +95,16 @@ class Forward {
     const int64_t bytes = std::get<2>(buffers(nullptr));
     run_tasks(blocks.count(), [&](int64_t task) {
       const auto [h, d, _] = buffers(scratch<char>(bytes));
-      block(blocks.at(task), h, d);
+      Ahead ahead;
+      if (call_.gate_weight) {
+        blocks.after(task, [&](const Block& next) { next.ask_for<T>(call_.x, call_.c, ahead); });
+      }
+      block(blocks.at(task), h, d, ahead);
     });
   }
 
  private:
-  void block(const Block& block, const Operand<T>& h, const Operand<T>& d) const {
+  void block(const Block& block, const Operand<T>& h, const Operand<T>& d, Ahead& ahead) const {
     const bool weighted = call_.weight != nullptr, gated = call_.gate_weight != nullptr;
     const Rows<T> out = block.of<T>(call_.distilled_out, call_.distilled, call_.pixels);
     const Rows<T> remaining = block.of<T>(call_.remaining, all_.rest, call_.pixels);
@@ -138,12 +142,14 @@ class Forward {
     }
     if (gated) {
       const auto bias = all_.gate_bias.from_channel(0);
-      all_.gate.multiply(block, d, call_.distilled, call_.distilled,
-                         [=](Vec<S> z, int64_t row, int64_t column, auto... part) {
-                           if (bias) z = z + bias.at(row, column);
-                           const Vec<S> value = Vec<S>::load(values.at(row, column), part...);
-                           (value * sigmoid(z)).store(out.at(row, column), part...);
-                         });
+      all_.gate.multiply(
+          block, d, call_.distilled, call_.distilled,
+          [=](Vec<S> z, int64_t row, int64_t column, auto... part) {
+            if (bias) z = z + bias.at(row, column);
+            const Vec<S> value = Vec<S>::load(values.at(row, column), part...);
+            (value * sigmoid(z)).store(out.at(row, column), part...);
+          },
+          &ahead);
     }
   }
 

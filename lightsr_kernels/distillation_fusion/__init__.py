@@ -79,7 +79,11 @@ def _check(
     check_parts(op, parts)
     n, _, h, w = parts[0].shape
     channels = sum(part.shape[1] for part in parts)
+    if channels < 1:
+        raise ValueError(f"{op}: parts must have at least one channel together, got {channels}")
     channels_out = check_pointwise(op, "weight", weight, channels, parts[0])
+    if channels_out < 1:
+        raise ValueError(f"{op}: weight must have at least one filter, got shape {list(weight.shape)}")
     check_shape(op, "bias", bias, (channels_out,), parts[0])
     check_shape(op, "scale", scale, (n, channels, 1, 1), parts[0])
     check_tensors(op, "maps", maps, len(parts) if len(maps) else 0)
@@ -200,7 +204,9 @@ def _bad_inputs(make: Make) -> Iterator[BadInput]:
     yield bad("whole-numbers", 0, [x.long()], TypeError, r"parts\[0\] must be float32")
     yield bad("sizes-differ", 0, [x, make(1, 3, 4, 4)], ValueError, r"parts\[1\] must have shape \[1, 3, 4, 3\]")
     yield bad("dtypes-differ", 0, [x, x.to(other_dtype(x))], TypeError, r"parts\[1\] is")
+    yield bad("no-channels", 0, [make(1, 0, 4, 3)] * 2, ValueError, "parts must have at least one channel")
     yield bad("weight-channels", 1, make(4, 4, 1, 1), ValueError, r"weight must have shape \[4, 5, 1, 1\]")
+    yield bad("weight-no-filters", 1, make(0, 5, 1, 1), ValueError, "weight must have at least one filter")
     yield bad("weight-missing", 1, None, TypeError, "weight must be a torch.Tensor")
     yield bad("bias", 2, make(5), ValueError, r"bias must have shape \[4\]")
     yield bad("scale", 3, make(1, 4, 1, 1), ValueError, r"scale must have shape \[1, 5, 1, 1\]")

@@ -122,11 +122,12 @@ class Parts:
         """Whether y is another than x."""
         return self.norm or self.down_weight is not None
 
-    def of_planes(self) -> dict[str, Tensor]:
-        """The parameters that planes have, by name: contiguous, and all of one dtype."""
+    def of_planes(self, x: Tensor) -> dict[str, Tensor]:
+        """The parameters that planes have, by name: contiguous, and all of one dtype, with the wide type of x's."""
         found = {name: value for name in OF_PLANES if (value := getattr(self, name)) is not None}
-        if len({each.dtype for each in found.values()}) > 1:  # under autocast
-            found = {name: value.to(wide(value.dtype)) for name, value in found.items()}
+        dtypes = {each.dtype for each in found.values()}
+        if len(dtypes) > 1 or {wide(each) for each in dtypes} != {wide(x.dtype)}:  # under autocast
+            found = {name: value.to(wide(x.dtype)) for name, value in found.items()}
         return {name: value.contiguous() for name, value in found.items()}
 
     def given(self, x: Tensor) -> dict[str, Tensor]:
@@ -194,7 +195,7 @@ def _forward(passes: Passes, x: Tensor, parts: Parts, keep: bool) -> tuple[Tenso
 def _affine(passes: Passes, x: Tensor, parts: Parts, kept: list[Tensor]) -> Affine:
     if not parts.has_planes:
         return None, None, None
-    values, (mean, variance) = parts.of_planes(), kept[:2]
+    values, (mean, variance) = parts.of_planes(x), kept[:2]
     norm_weight, norm_bias, down_weight, down_bias, up_weight, up_bias = map(values.get, OF_PLANES)
     affine = passes.factors(
         mean,
@@ -247,7 +248,7 @@ def backward(
         centre = torch.zeros_like(mean) if affine[0] is None else affine[0].double()
         pixels = x.shape[2] * x.shape[3]
         by_mean, by_variance, by_name = plane_gradients(
-            sums, mean, variance, centre, parts.of_planes(), parts.eps, parts.statistic, parts.norm, pixels
+            sums, mean, variance, centre, parts.of_planes(x), parts.eps, parts.statistic, parts.norm, pixels
         )
         found |= by_name
         if parts.norm and pixels == 1 and affine[1] is not None:

@@ -60,7 +60,7 @@ def together(x: Tensor, parts: Parts, keep: bool) -> tuple[Tensor, list[Tensor]]
         found = torch.empty((2, *x.shape[:2]), dtype=torch.float64)
     if keep and spatial is not None:
         pooled, gate = _maps(x, 2), _maps(x, 1)
-    values = map(parts.of_planes().get, OF_PLANES)
+    values = map(parts.of_planes(x).get, OF_PLANES)
     options = parts.eps, parts.statistic == "mean+std", parts.norm, parts.residual
     _forward(x, *values, spatial, *options, found, pooled, gate, out)
     kept = [] if found is None else [found[0], found[1]]

@@ -95,6 +95,8 @@ def _check(
     op = "split_distillation"
     check_picture(op, "x", x)
     channels = x.shape[1]
+    if channels < 1:
+        raise ValueError(f"{op}: x must have at least one channel, got shape {list(x.shape)}")
     if split is not None and not (isinstance(split, int) and 0 < split < channels):
         raise ValueError(f"{op}: split must be None or a whole number from 1 to {channels - 1}, got {split}")
     check_shape(op, "bias", bias, (channels,), x)
@@ -104,6 +106,8 @@ def _check(
     distilled = channels if split is None else split
     if weight is not None:
         distilled = check_pointwise(op, "weight", weight, distilled, x)
+        if distilled < 1:
+            raise ValueError(f"{op}: weight must have at least one filter, got shape {list(weight.shape)}")
     elif weight_bias is not None:
         raise ValueError(f"{op}: weight_bias was given without weight; give both or neither")
     check_shape(op, "weight_bias", weight_bias, (distilled,), x)

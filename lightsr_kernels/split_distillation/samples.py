@@ -70,6 +70,7 @@ def bad_inputs(make: Make) -> Iterator[BadInput]:
     yield bad("3-d", 0, x[0], ValueError, "x must have 4 dimensions")
     yield bad("not-a-tensor", 0, None, TypeError, "x must be a torch.Tensor")
     yield bad("whole-numbers", 0, x.long(), TypeError, "x must be float32")
+    yield bad("no-channels", 0, make(1, 0, 4, 3), ValueError, "x must have at least one channel")
     for split in (0, -1, 5, 2.0):
         yield bad(f"split-{split}", 1, split, ValueError, "split must be None or a whole number from 1 to 4")
     yield bad("bias", 2, make(2), ValueError, r"bias must have shape \[5\]")
@@ -77,6 +78,7 @@ def bad_inputs(make: Make) -> Iterator[BadInput]:
     yield bad("activation", 4, "tanh", ValueError, "activation must be one of")
     yield bad("weight-channels", 6, make(4, 5, 1, 1), ValueError, r"weight must have shape \[4, 2, 1, 1\]")
     yield bad("weight-3x3", 6, make(4, 2, 3, 3), ValueError, r"weight must have shape \[4, 2, 1, 1\]")
+    yield bad("weight-no-filters", 6, make(0, 2, 1, 1), ValueError, "weight must have at least one filter")
     yield bad("weight-dtype", 6, weight.to(other_dtype(x)), TypeError, "weight is")
     yield bad("weight-bias", 7, make(2), ValueError, r"weight_bias must have shape \[4\]")
     yield bad("weight-bias-alone", 6, None, ValueError, "weight_bias was given without weight")
