@@ -126,5 +126,6 @@ def exact(case: Case, given: Inputs) -> Tensor:
 
 
 def error(got: Tensor, wanted: Tensor) -> float:
-    """The largest difference, as a share of the largest value."""
+    """The largest difference, as a share of the largest value; not a number where there is such a difference."""
+    assert got.shape == wanted.shape, f"a result has shape {list(got.shape)} instead of {list(wanted.shape)}"
     return float((got.double() - wanted).abs().max() / wanted.abs().max().clamp(min=1e-30))

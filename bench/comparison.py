@@ -121,6 +121,7 @@ def compare(case: Case, device: str, seconds: float, longest: float) -> Comparis
     Fails where ours is wrong. A rival whose call would take more than `longest` seconds is told and not timed, unless
     all others have no number.
     """
+    torch._dynamo.reset()  # and not while a case runs: whoever was compiled would be compiled again in the rounds
     gc.collect()  # what the last case left behind
     given = case.inputs(device)
     wanted = case.exact(given)
@@ -167,7 +168,7 @@ def first(case: Case, given: Any, wanted: Any, prepare: Prepare) -> tuple[Conten
 def add(case: Case, given: Any, wanted: Any, prepare: Prepare, ready: dict[str, Contender]) -> Row:
     """A rival made ready to be timed, unless it computes something else."""
     contender, row = first(case, given, wanted, prepare)
-    if row.error is None or row.error > LENIENT * TOLERANCE[DTYPES[case.dtype]]:
+    if row.error is None or not row.error <= LENIENT * TOLERANCE[DTYPES[case.dtype]]:  # so for no number, too
         row.reason = "its result is wrong"
     else:
         ready[row.name] = contender

@@ -59,7 +59,14 @@ def instance_norm_attention(x: Tensor, *rest: Any) -> Tensor:
     return x + y * torch.sigmoid(F.conv2d(pooled, spatial_weight, padding=spatial_weight.shape[-1] // 2))
 
 
-WRITTEN = {each.__name__: each for each in (instance_norm, channel_attention, instance_norm_attention)}
+def spatial_attention(x: Tensor, weight: Tensor) -> Tensor:
+    pooled = torch.cat([x.mean(1, keepdim=True), x.amax(1, keepdim=True)], 1)
+    return x * torch.sigmoid(F.conv2d(pooled, weight, padding=weight.shape[-1] // 2))
+
+
+WRITTEN = {
+    each.__name__: each for each in (instance_norm, channel_attention, instance_norm_attention, spatial_attention)
+}
 
 
 def plain(case: OpCase) -> Callable[..., Any]:
@@ -73,7 +80,6 @@ def pytorch(case: OpCase, given: Given, layout: str) -> Contender:
 
 def compiled(case: OpCase, given: Given, layout: str) -> Contender:
     own = given.laid_out(layout)
-    torch._dynamo.reset()
     function = torch.compile(plain(case), fullgraph=True, dynamic=False)
     return Contender(f"compiled {layout}", lambda: case.run(function, own))
 

@@ -47,7 +47,6 @@ def pytorch(case: Case, given: Inputs, layout: str) -> Contender:
 def compiled(case: Case, given: Inputs, layout: str) -> Contender:
     """torch.compile with autotuning; forward also with the filter frozen, so that it is packed beforehand."""
     own = given.laid_out(layout)
-    torch._dynamo.reset()
     if case.direction == "forward":
         conv = torch.nn.Conv2d(
             case.shape[1], case.shape[1], case.k, 1, case.padding, case.dilation, case.shape[1], False

@@ -68,8 +68,9 @@ def call(spec: OpSpec, *args: Any) -> Any:
         plain = _plain_when_traced(spec, device)
     elif spec.backends == ("reference",) or requested() == "reference":
         plain = choose(spec, device) == "reference"
-    elif forward_ad._current_level >= 0:
-        plain = True  # the operators have no forward-mode derivative, and torch would take it for zero
+    elif forward_ad._current_level >= 0 or torch._C._functorch.peek_interpreter_stack() is not None:
+        # The operators have no forward-mode derivative, and torch would take it for zero; nor rules for torch.func.
+        plain = True
     elif eager.is_plain(args):
         kernels = kernels_for(spec, args)
         # Kernels without a backward would have the reference compute all of it again for its gradients.

@@ -75,13 +75,15 @@ class _WithGradient(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, spec: OpSpec, kernels: Any, args: tuple[Any, ...], *tensors: Tensor) -> Any:
-        ctx.spec, ctx.kernels, ctx.kept = spec, kernels, None
-        ctx.save_for_backward(*tensors)
+        ctx.spec, ctx.kernels, ctx.kept = spec, kernels, 0  # how many tensors are kept behind the arguments
         ctx.others = [_Blank(value) if isinstance(value, Tensor) or _of_tensors(value) else value for value in args]
         keeping = getattr(kernels, "forward_keeping", None)
         if keeping is None:
+            ctx.save_for_backward(*tensors)
             return kernels.forward(*args)
-        result, ctx.kept = keeping(*args)
+        result, kept = keeping(*args)
+        ctx.kept = len(kept)
+        ctx.save_for_backward(*tensors, *kept)
         return result
 
     @staticmethod
@@ -91,8 +93,8 @@ class _WithGradient(torch.autograd.Function):
         wanted = [bool(need) for need in ctx.needs_input_grad[3:]]
         # The operator refuses to be differentiated again, and so is the way where the gradients may be.
         plain = not torch.is_grad_enabled() and all(each.numel() for each in grads) and is_plain(grads)
-        if plain and ctx.kept is not None:
-            found = iter(ctx.kernels.backward(list(grads), wanted, *args, kept=ctx.kept))
+        if plain and ctx.kept:
+            found = iter(ctx.kernels.backward(list(grads), wanted, *args, kept=list(saved)))
         else:
             found = iter(getattr(torch.ops.lightsr, f"{ctx.spec.name}_backward")(list(grads), wanted, *args))
         return (None, None, None, *(next(found) if want else None for want in wanted))

@@ -201,3 +201,34 @@ def test_gradients_inside_autocast_are_those_outside() -> None:
     with torch.autocast("cpu", torch.bfloat16):
         got = torch.autograd.grad(out, inputs)
     assert all(torch.equal(one, other) for one, other in zip(got, wanted, strict=True))
+
+
+@pytest.mark.parametrize("name", ["distillation_fusion", "instance_norm_attention", "depthwise_conv"])
+def test_torch_func_differentiates_by_the_reference(name: str) -> None:
+    spec = SPECS[name]
+    sample = next(iter(spec.samples(Make(torch.float64))))
+    first = sample.args[0]
+    x = first if isinstance(first, torch.Tensor) else first[0]
+
+    def loss(value: torch.Tensor) -> torch.Tensor:
+        given = value if isinstance(first, torch.Tensor) else [value, *first[1:]]
+        total: torch.Tensor = call(spec, given, *sample.args[1:]).square().sum()
+        return total
+
+    y = x.clone().requires_grad_()
+    (wanted,) = torch.autograd.grad(loss(y), y)
+    torch.testing.assert_close(torch.func.grad(loss)(x), wanted)
+    torch.testing.assert_close(torch.func.vmap(torch.func.grad(loss))(torch.stack([x, x]))[1], wanted)
+
+
+def test_what_was_kept_goes_with_the_graph() -> None:
+    spec = SPECS["instance_norm_attention"]
+    sample = next(iter(spec.samples(Make(requires_grad=True))))
+    out = call(spec, *sample.args)
+    node, sizes = out.grad_fn, []
+    with torch.autograd.graph.saved_tensors_hooks(lambda each: sizes.append(each.shape) or each, lambda each: each):
+        call(spec, *sample.args)
+    assert len(sizes) > sum(isinstance(each, torch.Tensor) for each in sample.args)  # offloading sees what is kept
+    out.sum().backward()
+    with pytest.raises(RuntimeError, match="freed"):
+        node.saved_tensors  # noqa: B018
