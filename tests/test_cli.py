@@ -141,7 +141,7 @@ def test_a_wrong_command_line_exits_with_2(line: str, capsys: pytest.CaptureFixt
         ("upscale {picture} -o {folder}/out.png -s 3 -w {weights}", "holds lmswn x2, and lmswn x3 was asked for"),
         ("upscale {picture} -o {folder}/out.png -w {picture}", "not a weight file"),
         ("upscale {picture} -o {folder}/out.png -w {weights} --device nowhere", "device 'nowhere' cannot be used"),
-        ("upscale {picture} -o {folder}/out.png -w {weights} --backend triton", "'triton' was asked for"),
+        ("upscale {picture} -o {folder}/out.png -w {weights} --backend cuda", "'cuda' was asked for"),
         ("upscale {picture} -o {folder}/out.png -n bicubic --max-pixels 107", "in.png"),
         ("evaluate {folder}/none -n bicubic -s 2", "none"),
         ("evaluate {folder} -n bicubic -s 2 --json {folder}/no/a.json", "its folder does not exist"),
