@@ -4,6 +4,7 @@ from .accelerate import Acceleration, accelerate, restore
 from .attention_maps import attention_maps
 from .build import build_info
 from .channel_attention import channel_attention
+from .dense_conv import dense_conv
 from .depthwise_conv import depthwise_conv
 from .dispatch import BackendUnavailableError, Explanation, backend, explain
 from .distillation_fusion import distillation_fusion
@@ -32,6 +33,7 @@ __all__ = [
     "backend",
     "build_info",
     "channel_attention",
+    "dense_conv",
     "depthwise_conv",
     "distillation_fusion",
     "explain",

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 import lightsr_kernels as ops
 from lightsr_kernels.functional import channel_norm, from_sets, to_sets
 
-from .base import Block
+from .base import Block, convolve
 
 WINDOW = 8  # pixels a side, of windows and of grid sets alike
 
@@ -45,7 +45,7 @@ class LocalBlock(Block):
         self.project = nn.Conv2d(channels, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:  # [N, C, H, W]
-        h = F.gelu(self.expand(x))
+        h = convolve(self.expand, x, self.use_fused, "gelu")
         if self.use_fused:
             h = ops.depthwise_conv(h, self.depthwise.weight, self.depthwise.bias, activation="gelu")
             # The gate scales the input columns of the 1x1, so the gated picture is never written.

@@ -8,6 +8,9 @@ from typing import Any, ClassVar, Self
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+import lightsr_kernels as ops
+from lightsr_kernels.functional import activate
+
 from ..errors import InputError
 
 SCALES = (2, 3, 4)
@@ -24,6 +27,16 @@ class Block(nn.Module):
     """A part of a network with two paths of the same result: plain PyTorch, and `lightsr_kernels` ops."""
 
     use_fused = False
+
+
+def convolve(
+    conv: nn.Conv2d, x: Tensor, fused: bool, activation: str = "none", residual: Tensor | None = None
+) -> Tensor:
+    """act(conv(x) + residual) for a same-size convolution, as one op where `fused`; leaky_relu's slope is 0.05."""
+    if fused:
+        return ops.dense_conv(x, conv.weight, conv.bias, activation=activation, negative_slope=0.05, residual=residual)
+    y: Tensor = conv(x)
+    return activate(y if residual is None else y + residual, activation, 0.05)
 
 
 class FoldableConv2d(nn.Module):
@@ -60,15 +73,15 @@ class FoldableConv2d(nn.Module):
                 del self._parameters[name]
 
     def forward(self, x: Tensor) -> Tensor:  # [N, C_in, H, W] -> [N, C_out, H, W]
-        return self._convolved(x, self.bias)
+        weight = self._weight()
+        return F.conv2d(x, weight, self.bias, padding=weight.shape[-1] // 2)
 
-    def without_bias(self, x: Tensor) -> Tensor:  # [N, C_in, H, W] -> [N, C_out, H, W]
-        """The convolution with the bias left to whoever reads the result."""
-        return self._convolved(x, None)
+    def fused_without_bias(self, x: Tensor) -> Tensor:  # [N, C_in, H, W] -> [N, C_out, H, W]
+        """The convolution by a fused op, with the bias left to whoever reads the result."""
+        return ops.dense_conv(x, self._weight())
 
-    def _convolved(self, x: Tensor, bias: Tensor | None) -> Tensor:
-        weight = self.weight if self.folded else self.merged_weight()
-        return F.conv2d(x, weight, bias, padding=weight.shape[-1] // 2)
+    def _weight(self) -> Tensor:  # [C_out, C_in, K, K]
+        return self.weight if self.folded else self.merged_weight()
 
 
 class SRNetwork(nn.Module):
@@ -126,11 +139,18 @@ class SRNetwork(nn.Module):
         return state_dict
 
 
-class Tail(nn.Sequential):
+class Tail(nn.Sequential, Block):
     """The one-step upsampler: 3x3 convolution to 3*scale^2 channels, then pixel shuffle."""
 
     def __init__(self, channels: int, scale: int) -> None:
         super().__init__(nn.Conv2d(channels, 3 * scale**2, 3, padding=1), nn.PixelShuffle(scale))
+        self.scale = scale
+
+    def forward(self, x: Tensor) -> Tensor:  # [N, C, H, W] -> [N, 3, scale*H, scale*W]
+        if not self.use_fused:
+            return super().forward(x)  # type: ignore[no-untyped-call, no-any-return]
+        conv: Any = self[0]
+        return ops.dense_conv(x, conv.weight, conv.bias, pixel_shuffle=self.scale)
 
 
 def tail_scale(state_dict: Mapping[str, Tensor], key: str = "tail.0.weight") -> int | None:

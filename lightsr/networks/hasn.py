@@ -13,13 +13,13 @@ from torch import Tensor, nn
 import lightsr_kernels as ops
 
 from ..errors import InputError
-from .base import LARGEST_WIDTH, Block, SRNetwork, Tail, tail_scale
+from .base import LARGEST_WIDTH, Block, SRNetwork, Tail, convolve, tail_scale
 from .spatial_gate import SpatialGate
 
 SMALLEST = 15  # pixels a side below which the spatial gate's pooling has no window left
 
 
-class ChannelAttentionBlock(nn.Module):
+class ChannelAttentionBlock(Block):
     """CAB: two 3x3 convolutions through a bottleneck, then a scale for each channel from its mean. No residual."""
 
     def __init__(self, channels: int, bottleneck: int, squeeze: int) -> None:
@@ -30,7 +30,10 @@ class ChannelAttentionBlock(nn.Module):
         self.up = nn.Conv2d(squeeze, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:  # [N, C, H, W]
-        y: Tensor = self.widen(F.gelu(self.narrow(x)))
+        y = convolve(self.widen, convolve(self.narrow, x, self.use_fused, "gelu"), self.use_fused)
+        if self.use_fused:
+            down, up = self.down, self.up
+            return ops.channel_attention(y, down.weight, down.bias, up.weight, up.bias, statistic="mean")
         mean = y.mean((2, 3), keepdim=True)
         return y * torch.sigmoid(self.up(F.relu(self.down(mean))))
 
@@ -123,10 +126,10 @@ class HASN(SRNetwork):
         h, w = x.shape[2:]
         if h < SMALLEST or w < SMALLEST:
             x = F.pad(x, (0, max(SMALLEST - w, 0), 0, max(SMALLEST - h, 0)), mode="replicate")
-        shallow = y = self.head(x)
+        shallow = y = convolve(self.head, x, self.use_fused)
         for block in self.blocks:
             y = block(y)
-        out: Tensor = self.tail(self.body_end(y) + shallow)
+        out: Tensor = self.tail(convolve(self.body_end, y, self.use_fused, residual=shallow))
         return out[:, :, : h * self.scale, : w * self.scale]
 
     @property

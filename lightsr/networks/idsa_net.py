@@ -13,7 +13,7 @@ import lightsr_kernels as ops
 
 from ..errors import InputError
 from .asid import WINDOW, ChannelBlock, GatedFeedForward, LocalBlock, SharedAttention
-from .base import LARGEST_WIDTH, Block, SRNetwork, Tail, tail_scale
+from .base import LARGEST_WIDTH, Block, SRNetwork, Tail, convolve, tail_scale
 from .spatial_gate import SpatialGate
 
 STAGES = 3  # of a distillation block
@@ -77,7 +77,7 @@ class LargeKernelPurification(Block):
     def _fused(self, x: Tensor) -> Tensor:
         """The shuffle becomes an order of the first 1x1's rows; gate, last 1x1 and residual are one call."""
         if self.full:
-            u = F.gelu(F.conv2d(x, self.entry.weight[self.order], self.entry.bias[self.order]))  # type: ignore[index]
+            u = ops.dense_conv(x, self.entry.weight[self.order], self.entry.bias[self.order], activation="gelu")  # type: ignore[index]
         else:
             u = x[:, self.order]
         return ops.large_kernel_attention(
@@ -275,11 +275,11 @@ class IDSANet(SRNetwork):
 
     def forward(self, x: Tensor) -> Tensor:  # [N, 3, H, W] -> [N, 3, scale*H, scale*W]
         right, below = (self._filling(side) for side in (x.shape[3], x.shape[2]))
-        shallow = y = self.head(F.pad(x, (0, right, 0, below)))
+        shallow = y = convolve(self.head, F.pad(x, (0, right, 0, below)), self.use_fused)
         maps = None
         for group in self.groups:
             y, maps = group(y, maps)
-        y = self.tail(self.body_end(y) + shallow)
+        y = self.tail(convolve(self.body_end, y, self.use_fused, residual=shallow))
         # Negative padding crops. A slice would do, but its strides make torch.export refuse sizes that need no crop.
         return F.pad(y, (0, -self.scale * right, 0, -self.scale * below))
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 import lightsr_kernels as ops
 
 from ..errors import InputError
-from .base import LARGEST_WIDTH, Block, FoldableConv2d, SRNetwork, Tail, leaky_relu, tail_scale
+from .base import LARGEST_WIDTH, Block, FoldableConv2d, SRNetwork, Tail, convolve, leaky_relu, tail_scale
 
 STAGES = 4  # convolutions of a module
 
@@ -34,7 +34,7 @@ class AsymmetricConv2d(FoldableConv2d):
         return self.weight + F.pad(self.horizontal, (0, 0, 1, 1)) + F.pad(self.vertical, (1, 1, 0, 0))
 
 
-class PyramidHead(nn.Module):
+class PyramidHead(Block):
     """Shallow features at three scales: 3x3, 5x5 and 7x7 convolutions side by side, mixed by a 1x1."""
 
     def __init__(self, channels: int) -> None:
@@ -45,8 +45,10 @@ class PyramidHead(nn.Module):
         self.mix = nn.Conv2d(channels, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:  # [N, 3, H, W] -> [N, C, H, W]
-        features = torch.cat([scale(x) for scale in self.scales], dim=1)
-        return self.mix(leaky_relu(features))  # type: ignore[no-any-return]
+        features = [convolve(each, x, self.use_fused, "leaky_relu") for each in self.scales]  # type: ignore[arg-type]
+        if self.use_fused:
+            return ops.distillation_fusion(features, self.mix.weight, self.mix.bias)
+        return self.mix(torch.cat(features, dim=1))  # type: ignore[no-any-return]
 
 
 class DistillationStage(Block):
@@ -66,7 +68,7 @@ class DistillationStage(Block):
         return kept if self.distill is None else leaky_relu(self.distill(kept)), rest
 
     def _fused(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        y, bias = self.conv.without_bias(x), self.conv.bias
+        y, bias = self.conv.fused_without_bias(x), self.conv.bias
         if self.distill is None:
             return ops.split_distillation(y, bias=bias, residual=x, keep=False)
         weight, weight_bias = self.distill.weight, self.distill.bias
@@ -159,7 +161,8 @@ class LMSWN(SRNetwork):
             y = ops.distillation_fusion(outputs, self.fusion.weight, self.fusion.bias)
         else:
             y = self.fusion(torch.cat(outputs, dim=1))
-        return self.tail(self.body_end(leaky_relu(y)) + shallow)  # type: ignore[no-any-return]
+        y = convolve(self.body_end, leaky_relu(y), self.use_fused, residual=shallow)
+        return self.tail(y)  # type: ignore[no-any-return]
 
     @property
     def radius(self) -> int:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 import lightsr_kernels as ops
 
 from ..errors import InputError
-from .base import LARGEST_WIDTH, Block, FoldableConv2d, SRNetwork, Tail, leaky_relu, tail_scale
+from .base import LARGEST_WIDTH, Block, FoldableConv2d, SRNetwork, Tail, convolve, leaky_relu, tail_scale
 
 BRANCHES = 4  # of a block; one more than it has 3x3 convolutions
 
@@ -86,7 +86,7 @@ class MultiAttentionDistillation(Block):
             conv: Any = None if first else self.refine[k - 1]
             distill: Any = self.distill[k]
             part, passed = ops.split_distillation(
-                rest if first else conv.without_bias(rest),
+                rest if first else conv.fused_without_bias(rest),
                 bias=None if first else conv.bias,
                 residual=None if first else rest,
                 activation="none" if first else "leaky_relu",
@@ -170,7 +170,7 @@ class MAFDN(SRNetwork):
         self.set_fused(use_fused)
 
     def forward(self, x: Tensor) -> Tensor:  # [N, 3, H, W] -> [N, 3, scale*H, scale*W]
-        shallow = y = self.head(x)
+        shallow = y = convolve(self.head, x, self.use_fused)
         outputs = []
         for block in self.blocks:
             y = block(y)
@@ -179,7 +179,8 @@ class MAFDN(SRNetwork):
             y = ops.distillation_fusion(outputs, self.fusion.weight, self.fusion.bias)
         else:
             y = self.fusion(torch.cat(outputs, dim=1))
-        return self.tail(self.body_end(leaky_relu(y)) + shallow)  # type: ignore[no-any-return]
+        y = convolve(self.body_end, leaky_relu(y), self.use_fused, residual=shallow)
+        return self.tail(y)  # type: ignore[no-any-return]
 
     @property
     def radius(self) -> int:
