@@ -2,7 +2,7 @@
 
 Run as a script, because a process that interprets Triton cannot compile it: `python triton_targets.py ROUND` prints
 one line of JSON for each kernel. Rounds: `every` tile; the `chosen` tiles at more sizes and dtypes; other `variants`;
-the `distillation` ops.
+the `distillation` ops; those on `windows` and layer norms.
 test_triton_targets.py says what must hold.
 """
 
@@ -27,6 +27,7 @@ from triton.backends.nvidia.compiler import get_ptxas
 from triton.compiler import ASTSource
 from triton_attention_calls import attention_calls, attention_variants
 from triton_distillation_calls import distillation_calls
+from triton_window_calls import WINDOW_OPS, window_calls
 
 from lightsr_kernels import triton_common
 from lightsr_kernels.depthwise_conv import triton as depthwise
@@ -35,6 +36,7 @@ from lightsr_kernels.functional import ACTIVATIONS
 from lightsr_kernels.large_kernel_attention import triton as large_kernel
 
 NAMES = {torch.float32: "fp32", torch.float64: "fp64", torch.float16: "fp16", torch.bfloat16: "bf16"}
+NAMES |= {torch.int64: "i64"}
 OPTIONS = ("num_warps", "maxnreg", "enable_fp_fusion")
 SHAPE = (1, 64, 180, 320)
 
@@ -99,6 +101,18 @@ def compiled(launch: Launch, capability: int) -> Any:
     options = {name: given[name] for name in OPTIONS if name in given}
     source = ASTSource(function, signature, constants, attributes)
     return triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
+
+
+def distinct(launches: list[Launch], ops: tuple[str, ...]) -> list[Launch]:
+    """Those of kernels of these ops, one for each set of types and other arguments."""
+
+    def described(value: Any) -> str:
+        if isinstance(value, tuple):
+            return str([described(each) for each in value])
+        return str(value.dtype) if isinstance(value, Tensor) else repr(value)
+
+    own = [each for each in launches if each.kernel.fn.__module__.split(".")[1] in ops]
+    return list({f"{each.kernel} {described(each.args)} {each.options}": each for each in own}.values())
 
 
 def examined(launch: Launch, capability: int, name: str = "") -> Found:
@@ -179,6 +193,9 @@ def calls_of(which: str) -> Iterator[tuple[str, Callable[[], object]]]:
     if which == "distillation":
         yield from distillation_calls()
         return
+    if which == "windows":
+        yield from window_calls()
+        return
     every = which == "every"
     for dtype in (torch.float32,) if every else (torch.float32, torch.float64, torch.bfloat16):
         for last in (False, True):
@@ -197,7 +214,7 @@ def main(which: str) -> None:
         with recorded() as launches:
             call()
         for capability in (80, 90) if which in ("every", "distillation") else (90,):
-            for launch in launches:
+            for launch in distinct(launches, WINDOW_OPS) if which == "windows" else launches:
                 print(json.dumps(asdict(examined(launch, capability, name))), flush=True)
 
 

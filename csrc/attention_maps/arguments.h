@@ -21,7 +21,22 @@ struct AttentionMaps {
   void* maps;                           // [n sets, window^2, window^2]
 };
 
+// Gradients of parameters are sums over all pixels, in a fixed order.
+struct AttentionMapsBackward {
+  AttentionMaps call;           // without its result; n may be 0
+  const void* maps;             // its result
+  const void* grad;             // of the maps
+  void* grad_x;                 // in the layout of x, or null: not wanted; so for all that follow
+  void* grad_norm_weight;       // [c]
+  void* grad_norm_bias;         // [c]
+  void* grad_query_key_weight;  // [2 c, c]
+  void* grad_position;          // [(2 window - 1)^2]
+};
+
 // cpu.cpp
 void attention_maps_cpu(const AttentionMaps&);
+
+// cpu_backward.cpp
+void attention_maps_backward_cpu(const AttentionMapsBackward&);
 
 }  // namespace lightsr

@@ -9,6 +9,7 @@
 #include "../common/parallel.h"
 #include "../window_attention/cpu_joint.h"
 #include "../window_attention/cpu_sets.h"
+#include "../window_attention/cpu_turn.h"
 #include "arguments.h"
 #include "cpu_softmax.h"
 
@@ -94,7 +95,7 @@ class Forward {
                          char* ahead = reinterpret_cast<char*>(maps) + row * bytes;
                          for (int64_t b = 0; b < bytes; b += 64) __builtin_prefetch(ahead + b, 1);
                        });
-      turn(rows, at.keys);
+      turn_rows<T>(rows, slot_, step, at.keys);
       for (int64_t query = 0; query < tokens; query += size) {
         const int many = static_cast<int>(std::min<int64_t>(size, tokens - query));
         const E* queries = reinterpret_cast<const E*>(at.queries + query * step);
@@ -105,22 +106,6 @@ class Forward {
                    (sums + Vec<S>::load(position + row * slot + column)).store(to + row * slot + column);
                  });
         softmax<S>({at.scores, slot_}, many, tokens, maps + query * tokens);
-      }
-    }
-  }
-
-  // Rows of pixels become rows of channels, or of pairs of channels.
-  void turn(const F* rows, E* keys) const {
-    const int64_t step = tokens_.padded() / each;  // elements
-    for (int64_t token = 0; token < slot_; token += size) {
-      for (int64_t c = 0; c < step; c += size) {
-        // A row may end in half a vector of pairs; then the next one's beginning comes along and is left out.
-        Vec<S> square[size];
-        const S* from = reinterpret_cast<const S*>(rows) + token * step + c;  // pairs are as wide as floats
-        for (int i = 0; i < size; ++i) square[i] = Vec<S>::load(from + i * step);
-        attention::transpose(square);
-        const int there = static_cast<int>(std::min<int64_t>(size, step - c));
-        for (int i = 0; i < there; ++i) std::memcpy(keys + (c + i) * slot_ + token, &square[i].v, sizeof square[i].v);
       }
     }
   }

@@ -22,7 +22,22 @@ struct GatedFeedForward {
   void* out;
 };
 
+// What lies between the steps is computed again. Gradients of parameters are sums over all pixels, in a fixed order.
+struct GatedFeedForwardBackward {
+  GatedFeedForward call;        // without its result; n may be 0
+  const void* grad;             // of the result, in the layout of x
+  void* grad_x;                 // in the layout of x, or null: not wanted; so for all that follow
+  void* grad_norm_weight;       // [c]
+  void* grad_norm_bias;         // [c]
+  void* grad_in_weight;         // [2 hidden, c]
+  void* grad_depthwise_weight;  // [2 hidden, 3, 3]
+  void* grad_out_weight;        // [c, hidden]
+};
+
 // cpu.cpp
 void gated_feed_forward_cpu(const GatedFeedForward&);
+
+// cpu_backward.cpp
+void gated_feed_forward_backward_cpu(const GatedFeedForwardBackward&);
 
 }  // namespace lightsr

@@ -7,18 +7,13 @@
 #include "../common/parallel.h"
 #include "../window_attention/cpu_tokens.h"
 #include "arguments.h"
+#include "cpu_cut.h"
 #include "cpu_gate.h"
 
 namespace lightsr {
 namespace {
 
-// An axis cut into parts of about the same length, `most` at most.
-struct Cut {
-  int64_t length, parts;
-  Cut(int64_t length, int64_t most) : length(length), parts((length + most - 1) / most) {}
-  int64_t begin(int64_t part) const { return length * part / parts; }
-  int64_t longest() const { return (length + parts - 1) / parts; }
-};
+using feed_forward::Cut;
 
 template <class T>
 class Forward {

@@ -4,118 +4,134 @@
 // multiplied by the filters, so that P channels are the lanes. All of it is some 3 percent of the op's work.
 #pragma once
 
-#include <vector>
-
 #include "../common/parallel.h"
 #include "../common/pixels.h"
 #include "arguments.h"
 
-namespace lightsr {
+namespace lightsr::gated {
 
+constexpr int64_t filter_side = 3, taps = filter_side * filter_side, window = 7, apart = 3;
+
+// Filters [P, P, 3, 3] as [taps, lanes, lanes]: tap and input channel, then output channel; or, turned, tap and output
+// channel, then input channel, with the taps in the opposite order, as the way back reads them.
+template <class S, class T>
+void arrange(const T* from, int64_t p, int64_t lanes, bool turned, S* to) {
+  std::fill_n(to, taps * lanes * lanes, S(0));
+  for (int64_t out = 0; out < p; ++out) {
+    for (int64_t in = 0; in < p; ++in) {
+      for (int64_t tap = 0; tap < taps; ++tap) {
+        const int64_t row = turned ? (taps - 1 - tap) * lanes + out : tap * lanes + in, column = turned ? in : out;
+        to[row * lanes + column] = wide_number<S>(from[(out * p + in) * taps + tap]);
+      }
+    }
+  }
+}
+
+// What the 3x3 windows around a row's pixels hold, [w, taps, lanes]; zeros beyond the map's edges.
+template <class S>
+void put_beside(const S* map, int64_t h, int64_t w, int64_t lanes, int64_t y, S* to) {
+  for (int64_t x = 0; x < w; ++x) {
+    for (int64_t tap = 0; tap < taps; ++tap, to += lanes) {
+      const int64_t row = y + tap / filter_side - 1, column = x + tap % filter_side - 1;
+      const bool inside = 0 <= row && row < h && 0 <= column && column < w;
+      if (inside)
+        std::copy_n(map + (row * w + column) * lanes, lanes, to);
+      else
+        std::fill_n(to, lanes, S(0));
+    }
+  }
+}
+
+// What stands between `entered` and the coarse map, and the passes that make it.
 template <class T>
 class Coarse {
   using S = typename Numbers<T>::Wide;
   using V = Vec<S>;
-  static constexpr int size = V::size, side = 3, window = 7, apart = 3;
+  static constexpr int size = V::size;
 
  public:
-  explicit Coarse(const GatedPointwiseCoarse& pass)
-      : pass_(pass),
-        call_(pass.call),
-        strided_h_((call_.h - side) / 2 + 1),
-        strided_w_((call_.w - side) / 2 + 1),
-        h_((strided_h_ - window) / apart + 1),
-        w_((strided_w_ - window) / apart + 1),
-        lanes_(round_up(call_.gate, size)),
-        strided_(call_.n * strided_h_ * strided_w_ * lanes_),
-        pooled_(call_.n * h_ * w_ * lanes_),
-        stride_(side * side * call_.gate * lanes_),
-        pool_(side * side * call_.gate * lanes_) {
-    fill(stride_, pass.stride_weight);
-    fill(pool_, pass.pool_weight);
-  }
+  explicit Coarse(const GatedPointwise& call)
+      : call(call),
+        lanes(call.lanes),
+        strided_h((call.h - filter_side) / 2 + 1),
+        strided_w((call.w - filter_side) / 2 + 1),
+        h(call.coarse_h),
+        w(call.coarse_w),
+        strided(call.n * strided_h * strided_w * lanes),
+        pooled(call.n * h * w * lanes) {}
 
-  void run() const {
-    run_tasks(call_.n * strided_h_, [&](int64_t task) { stride(task / strided_h_, task % strided_h_); });
-    run_tasks(call_.n * h_, [&](int64_t task) { pool(task / h_, task % h_); });
-    run_tasks(call_.n * h_, [&](int64_t task) { mix(task / h_, task % h_); });
-  }
-
- private:
-  // [9 P, lanes]: tap and input channel, then output channel.
-  void fill(const Aligned<S>& to, const void* weight) const {
-    const int64_t p = call_.gate;
-    std::fill_n(to.data(), side * side * p * lanes_, S(0));
-    const T* from = static_cast<const T*>(weight);
-    for (int64_t out = 0; out < p; ++out)
-      for (int64_t in = 0; in < p; ++in)
-        for (int64_t tap = 0; tap < side * side; ++tap)
-          to.data()[(tap * p + in) * lanes_ + out] = wide_number<S>(from[(out * p + in) * side * side + tap]);
-  }
-
-  // `at(tap, channel, pixel)` for all pixels of a row, times the filters.
-  template <class At, class Put>
-  void convolve(const Aligned<S>& filters, int64_t pixels, const At& at, const Put& put) const {
-    const int64_t p = call_.gate, depth = side * side * p;
-    S* beside = scratch<S>(round_up(pixels, product_rows) * depth);
-    for (int64_t pixel = 0; pixel < pixels; ++pixel)
-      for (int64_t tap = 0; tap < side * side; ++tap)
-        for (int64_t c = 0; c < p; ++c) beside[pixel * depth + tap * p + c] = at(tap, c, pixel);
-    multiply(Product<S>{beside, depth, 1, filters.data(), lanes_, depth}, pixels, p,
-             [&](V sums, int64_t pixel, int64_t channel, auto... part) { put(sums, pixel, channel, part...); });
-  }
-
-  void stride(int64_t n, int64_t y) const {
-    const int64_t p = call_.gate, plane = call_.h * call_.w;
-    const T* from = static_cast<const T*>(pass_.entered) + n * p * plane;
-    const int64_t channel = call_.channels_last ? 1 : plane, pixel = call_.channels_last ? p : 1;
-    S* to = strided_.data() + (n * strided_h_ + y) * strided_w_ * lanes_;
-    const T* bias = static_cast<const T*>(pass_.stride_bias);
-    convolve(
-        stride_, strided_w_,
-        [&](int64_t tap, int64_t c, int64_t x) {
-          return wide_number<S>(from[c * channel + ((2 * y + tap / side) * call_.w + 2 * x + tap % side) * pixel]);
-        },
-        [&](V sums, int64_t x, int64_t c, auto... part) {
-          (sums + V::load(bias + c, part...)).store(to + x * lanes_ + c, part...);
-        });
-  }
-
-  void pool(int64_t n, int64_t y) const {
-    for (int64_t x = 0; x < w_; ++x) {
-      S* to = pooled_.data() + ((n * h_ + y) * w_ + x) * lanes_;
-      const S* from = strided_.data() + ((n * strided_h_ + apart * y) * strided_w_ + apart * x) * lanes_;
-      for (int64_t c = 0; c < call_.gate; ++c) {
-        S most = from[c];
-        for (int i = 0; i < window * window; ++i) {
-          const S value = from[(i / window * strided_w_ + i % window) * lanes_ + c];
-          most = value > most || value != value ? value : most;  // a value that is no number stays
+  void stride(const S* entered) const {
+    const Aligned<S> filters(taps * lanes * lanes), bias(lanes);
+    arrange(parameter(stride_weight), call.gate, lanes, false, filters.data());
+    spread(stride_bias, bias.data());
+    constexpr int64_t rows = 4;  // a task's
+    const int64_t tasks = (strided_h + rows - 1) / rows, depth = taps * lanes, three = filter_side * lanes;
+    run_tasks(call.n * tasks, [&](int64_t task) {
+      S* beside = scratch<S>(round_up(strided_w, product_rows) * depth);
+      const int64_t n = task / tasks, first = task % tasks * rows;
+      for (int64_t y = first; y < std::min(first + rows, strided_h); ++y) {
+        for (int64_t x = 0; x < strided_w; ++x) {
+          for (int64_t i = 0; i < filter_side; ++i) {
+            const S* from = entered + ((n * call.h + 2 * y + i) * call.w + 2 * x) * lanes;
+            std::copy_n(from, three, beside + x * depth + i * three);
+          }
         }
-        to[c] = most;
+        convolve(beside, strided_w, filters, bias, strided.data() + (n * strided_h + y) * strided_w * lanes);
       }
-    }
+    });
   }
 
-  void mix(int64_t n, int64_t y) const {
-    const T* bias = static_cast<const T*>(pass_.pool_bias);
-    const S* from = pooled_.data() + n * h_ * w_ * lanes_;
-    S* to = static_cast<S*>(pass_.coarse) + (n * h_ + y) * w_ * call_.gate;
-    convolve(
-        pool_, w_,
-        [&](int64_t tap, int64_t c, int64_t x) {
-          const int64_t row = y + tap / side - 1, column = x + tap % side - 1;
-          const bool inside = 0 <= row && row < h_ && 0 <= column && column < w_;
-          return inside ? from[(row * w_ + column) * lanes_ + c] : S(0);
-        },
-        [&](V sums, int64_t x, int64_t c, auto... part) {
-          (sums + V::load(bias + c, part...)).store(to + x * call_.gate + c, part...);
-        });
+  // Each window's maximum, and which of its pixels has that, if `places` are given.
+  void pool(S* places) const {
+    run_tasks(call.n * h, [&](int64_t task) {
+      const int64_t n = task / h, y = task % h;
+      for (int64_t x = 0; x < w; ++x) {
+        for (int64_t c = 0; c < lanes; c += size) {
+          const S* from = strided.data() + ((n * strided_h + apart * y) * strided_w + apart * x) * lanes + c;
+          V most = V::load(from), place = V::fill(0);
+          for (int i = 1; i < window * window; ++i) {
+            const V value = V::load(from + (i / window * strided_w + i % window) * lanes);
+            const auto more = (value > most) | (value.v != value.v);  // a value that is no number stays
+            most = select<S>(more, value, most);
+            place = select<S>(more, V::fill(S(i)), place);
+          }
+          const int64_t at = (task * w + x) * lanes + c;
+          most.store(pooled.data() + at);
+          if (places) place.store(places + at);
+        }
+      }
+    });
   }
 
-  const GatedPointwiseCoarse& pass_;
-  const GatedPointwise& call_;
-  int64_t strided_h_, strided_w_, h_, w_, lanes_;
-  Aligned<S> strided_, pooled_, stride_, pool_;
+  void mix(S* coarse) const {
+    const Aligned<S> filters(taps * lanes * lanes), bias(lanes);
+    arrange(parameter(pool_weight), call.gate, lanes, false, filters.data());
+    spread(pool_bias, bias.data());
+    run_tasks(call.n * h, [&](int64_t task) {
+      S* beside = scratch<S>(round_up(w, product_rows) * taps * lanes);
+      put_beside(pooled.data() + task / h * h * w * lanes, h, w, lanes, task % h, beside);
+      convolve(beside, w, filters, bias, coarse + task * w * lanes);
+    });
+  }
+
+  // A row of pixels, each with what it reads beside it, times filters.
+  void convolve(const S* beside, int64_t pixels, const Aligned<S>& filters, const Aligned<S>& bias, S* to) const {
+    const int64_t depth = taps * lanes;
+    multiply(Product<S>{beside, depth, 1, filters.data(), lanes, depth}, pixels, lanes,
+             [=, wide = lanes, offset = bias.data()](V sums, int64_t x, int64_t c, auto...) {
+               (sums + V::load(offset + c)).store(to + x * wide + c);
+             });
+  }
+
+  const T* parameter(Parameter which) const { return static_cast<const T*>(call.parameters[which]); }
+  void spread(Parameter which, S* to) const {
+    std::fill_n(to, lanes, S(0));
+    for (int64_t c = 0; c < call.gate; ++c) to[c] = wide_number<S>(parameter(which)[c]);
+  }
+
+  const GatedPointwise& call;
+  const int64_t lanes, strided_h, strided_w, h, w;
+  const Aligned<S> strided, pooled;  // [N, strided_h, strided_w, lanes], [N, h, w, lanes]
 };
 
-}  // namespace lightsr
+}  // namespace lightsr::gated

@@ -28,8 +28,29 @@ struct LargeKernelAttention {
   void* workspace;  // as many bytes as the function below the launcher asks for; null where it asks for none
 };
 
+// What lies behind t on the way back. Gradients of parameters are sums over all pixels, in a fixed order.
+struct LargeKernelAttentionMixBackward {
+  Type type;             // of every tensor
+  bool channels_last;    // the layout of pictures
+  int64_t n, c, pixels;  // pixels: H W; none of them 0
+  const void *x, *t;
+  const void* mix_weight;  // [C, C]
+  const void* mix_bias;    // [C] or null
+  const void* out_weight;  // [C, C] or null
+  const void* grad;        // of the result
+  void* grad_x;            // without what comes by t; null: not wanted; so for all that follow
+  void* grad_t;
+  void* grad_mix_weight;
+  void* grad_mix_bias;
+  void* grad_out_weight;
+  void* grad_out_bias;
+};
+
 // cpu.cpp
 void large_kernel_attention_forward_cpu(const LargeKernelAttention&);
+
+// cpu_backward.cpp
+void large_kernel_attention_mix_backward_cpu(const LargeKernelAttentionMixBackward&);
 
 // cuda.cu; 0 or the number of a cudaError_t
 int64_t large_kernel_attention_workspace(const LargeKernelAttention&);  // bytes

@@ -1,6 +1,6 @@
-// The compiled kernel of large_kernel_attention as a raw operator of torch; its schema stands in native.py. This file
+// The compiled kernels of large_kernel_attention as raw operators of torch; their schemas stand in native.py. This file
 // becomes the CPU library's, and with LIGHTSR_CUDA the CUDA library's (register_cuda.cpp).
-#include "../common/tensors.h"
+#include "../common/pictures.h"
 #include "arguments.h"
 
 namespace lightsr {
@@ -51,6 +51,34 @@ void forward(Tensor x, Tensor weight1, MaybeTensor bias1, Tensor weight2, MaybeT
 #endif
 }
 
+#ifndef LIGHTSR_CUDA
+void mix_backward(Tensor x, Tensor t, Tensor mix_weight, MaybeTensor mix_bias, MaybeTensor out_weight, Tensor grad,
+                  MaybeTensor grad_x, MaybeTensor grad_t, MaybeTensor grad_mix_weight, MaybeTensor grad_mix_bias,
+                  MaybeTensor grad_out_weight, MaybeTensor grad_out_bias) {
+  const bool last = layout_of(x);
+  const int64_t c = x.size(1);
+  const LargeKernelAttentionMixBackward call{.type = type_of(x),
+                                             .channels_last = last,
+                                             .n = x.size(0),
+                                             .c = c,
+                                             .pixels = x.size(2) * x.size(3),
+                                             .x = x.const_data_ptr(),
+                                             .t = picture(t, x, last, "t"),
+                                             .mix_weight = parameter(mix_weight, x, c * c, "mix_weight"),
+                                             .mix_bias = parameter(mix_bias, x, c, "mix_bias"),
+                                             .out_weight = parameter(out_weight, x, c * c, "out_weight"),
+                                             .grad = picture(grad, x, last, "grad"),
+                                             .grad_x = dense_picture(grad_x, x, c, last, "grad_x"),
+                                             .grad_t = dense_picture(grad_t, x, c, last, "grad_t"),
+                                             .grad_mix_weight = result(grad_mix_weight, x, c * c, "grad_mix_weight"),
+                                             .grad_mix_bias = result(grad_mix_bias, x, c, "grad_mix_bias"),
+                                             .grad_out_weight = result(grad_out_weight, x, c * c, "grad_out_weight"),
+                                             .grad_out_bias = result(grad_out_bias, x, c, "grad_out_bias")};
+  STD_TORCH_CHECK(x.numel() != 0, "large_kernel_attention: nothing to go back through");
+  large_kernel_attention_mix_backward_cpu(call);
+}
+#endif
+
 }  // namespace
 }  // namespace lightsr
 
@@ -60,4 +88,7 @@ STABLE_TORCH_LIBRARY_IMPL(lightsr, CUDA, m) {
 STABLE_TORCH_LIBRARY_IMPL(lightsr, CPU, m) {
 #endif
   m.impl("large_kernel_attention_forward", TORCH_BOX(&lightsr::forward));
+#ifndef LIGHTSR_CUDA
+  m.impl("large_kernel_attention_mix_gradients", TORCH_BOX(&lightsr::mix_backward));
+#endif
 }

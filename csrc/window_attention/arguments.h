@@ -20,7 +20,22 @@ struct WindowAttention {
   void* out;
 };
 
+// Gradients of parameters are sums over all pixels, in a fixed order.
+struct WindowAttentionBackward {
+  WindowAttention call;     // without its result; n may be 0
+  const void* grad;         // of the result, in the layout of x
+  void* grad_x;             // in the layout of x, or null: not wanted; so for all that follow
+  void* grad_maps;          // [n sets, window^2, window^2]
+  void* grad_norm_weight;   // [c]
+  void* grad_norm_bias;     // [c]
+  void* grad_value_weight;  // [c, c]
+  void* grad_out_weight;    // [c, c]
+};
+
 // cpu.cpp
 void window_attention_cpu(const WindowAttention&);
+
+// cpu_backward.cpp
+void window_attention_backward_cpu(const WindowAttentionBackward&);
 
 }  // namespace lightsr

@@ -4,6 +4,7 @@
 
 #include <vector>
 
+#include "../common/parallel.h"
 #include "../common/pixels.h"
 
 namespace lightsr {
@@ -23,6 +24,29 @@ std::vector<S> joint_of(const T* a, int64_t row, int64_t step, const T* b, int64
     }
   }
   return joint;
+}
+
+// Row i of to [rows, size] is the sum over k below size of a number times a row of `size`, both of which
+// factors(i, k, row, number) gives: the gradient of one such weight from that of the joint one.
+template <class S, class T, class Factors>
+void put_products(T* to, int64_t rows, int64_t size, const Factors& factors) {
+  run_tasks(rows, [&](int64_t i) {
+    std::vector<double> row(size), sums(size);
+    for (int64_t k = 0; k < size; ++k) {
+      double number = 0;
+      factors(i, k, row.data(), number);
+      for (int64_t j = 0; j < size; ++j) sums[j] += number * row[j];
+    }
+    for (int64_t j = 0; j < size; ++j) Vec<S>::fill(static_cast<S>(sums[j])).store(to + i * size + j, 1);
+  });
+}
+
+// [size, size] turned over.
+template <class S>
+std::vector<S> turned_over(const std::vector<S>& from, int64_t size) {
+  std::vector<S> to(from.size());
+  for (int64_t i = 0; i < size * size; ++i) to[i % size * size + i / size] = from[i];
+  return to;
 }
 
 }  // namespace lightsr

@@ -2,7 +2,7 @@
 //
 // Token (i, j) of set (y, x) is pixel (y window + i, x window + j) of a window, (i rows + y, j columns + x) of a grid
 // set. So sets that are neighbours in x hold neighbouring pixels in both: a row of `window` from each, or one from
-// each.
+// each, and a whole row of the picture where all of a row's grid sets are there.
 #pragma once
 
 #include <algorithm>
@@ -13,29 +13,30 @@ namespace lightsr {
 
 struct Sets {
   bool grid;
-  int64_t window, w, rows,
-      columns;                   // w: of the picture; rows of sets, and columns
-  int64_t tokens;                // of a set
-  int64_t run;                   // sets of a task, at most
-  int64_t runs;                  // in a row of sets
-  std::vector<int64_t> offsets;  // of each token's pixel from the set's first
+  int64_t window, w, rows, columns;  // w: of the picture; rows of sets, and columns
+  int64_t tokens;                    // of a set
+  int64_t run;                       // sets of a task, at most
+  int64_t runs;                      // in a row of sets
+  int64_t side;                      // tokens of each set in a stretch of neighbours
+  std::vector<int64_t> offsets;      // of each token's pixel from the set's first
   struct Place {
     int64_t set, token;
   };
-  std::vector<Place> places;  // of each pixel in a stretch of neighbours, from
-                              // the run's first set and the stretch's token
+  std::vector<Place> places;  // of each pixel in a stretch, from the run's first set and the stretch's token
 
   // As many sets in a run as `fit`, and where pixels are read in vectors of `unit`, whole ones if possible.
   Sets(bool grid, int64_t window, int64_t h, int64_t w, int64_t fit, int64_t unit)
       : grid(grid), window(window), w(w), rows(h / window), columns(w / window), tokens(window * window) {
     const int64_t many = grid ? unit : (unit + window - 1) / window;  // sets that fill a vector
     run = std::clamp<int64_t>(fit, 1, columns);
-    if (run > many) run -= run % many;
+    if (run > many && run < columns) run -= run % many;
     runs = (columns + run - 1) / run;
     const int64_t even = (columns + runs - 1) / runs;
     run = std::min(run, (even + many - 1) / many * many);
-    const int64_t side = step();
-    for (int64_t p = 0; p < run * side; ++p) places.push_back({p / side, p % side});
+    side = grid && run < columns ? 1 : window;
+    for (int64_t p = 0; p < run * side; ++p) {
+      places.push_back(grid ? Place{p % run, p / run} : Place{p / side, p % side});
+    }
     for (int64_t i = 0; i < window; ++i) {
       for (int64_t j = 0; j < window; ++j) offsets.push_back(grid ? i * rows * w + j * columns : i * w + j);
     }
@@ -57,8 +58,8 @@ struct Sets {
   // pixel p in the run: rows of a set stand together, `slot` for each set.
   template <class Each>
   void stretches(const Run& run, int64_t slot, const Each& each) const {
-    for (int64_t token = 0; token < tokens; token += step()) {
-      each(run.pixel + offsets[token], run.count * step(),
+    for (int64_t token = 0; token < tokens; token += side) {
+      each(run.pixel + offsets[token], run.count * side,
            [=, places = places.data()](int64_t p) { return places[p].set * slot + token + places[p].token; });
     }
   }

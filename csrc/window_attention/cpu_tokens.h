@@ -45,18 +45,33 @@ class Tokens {
   int64_t picture() const { return channels_ * pixels_; }        // numbers in a picture
   int64_t first(int64_t pixel) const { return planes_ ? pixel : pixel * channels_; }  // where a pixel's numbers begin
 
-  // Row place(p) becomes pixel p of `count` neighbours, x at the first of them.
+  // Asks for the numbers of `count` neighbours, x at the first of them.
+  void ask_for(const T* x, int64_t count, Ahead& ahead) const {
+    const int64_t each = sizeof(T);
+    if (planes_) {
+      ahead.add(x, pixels_ * each, count * each, channels_);
+    } else {
+      ahead.add(x, 0, count * channels_ * each, 1);
+    }
+  }
+
+  // Row place(p) becomes pixel p of `count` neighbours, x at the first of them; moments[p] and moments[apart + p] its
+  // mean and one over its deviation, where they are asked for.
   template <class Place>
-  void normed(const T* x, int64_t count, S* work, const Place& place) const {
+  void normed(const T* x, int64_t count, S* work, const Place& place, S* moments = nullptr, int64_t apart = 0) const {
     for (int64_t p = 0; p < count; p += size) {
       const int many = static_cast<int>(std::min<int64_t>(size, count - p));
+      V mean, root;
       if (!planes_) {
-        by_pixels(x, p, many, place);
+        by_pixels(x, p, many, place, mean, root);
       } else if (many == size) {
-        by_planes(x, p, many, work, place);
+        by_planes(x, p, many, work, place, mean, root);
       } else {
-        by_planes(x, p, many, work, place, many);
+        by_planes(x, p, many, work, place, mean, root, many);
       }
+      if (!moments) continue;
+      mean.store(moments + p, many);
+      root.store(moments + apart + p, many);
     }
   }
 
@@ -82,7 +97,7 @@ class Tokens {
   }
 
   template <class Place>
-  void by_pixels(const T* x, int64_t pixel, int many, const Place& place) const {
+  void by_pixels(const T* x, int64_t pixel, int many, const Place& place, V& mean_of, V& root_of) const {
     const int64_t whole = channels_ / size * size;
     const int part = static_cast<int>(channels_ - whole);
     const V share = V::fill(S(1) / S(channels_)), zero = V::fill(0);
@@ -95,7 +110,8 @@ class Tokens {
     }
     for (int i = many; i < size; ++i) sums[i] = zero;
     S means[size], roots[size];
-    (sum_each(sums) * share).store(means);
+    mean_of = sum_each(sums) * share;
+    mean_of.store(means);
     for (int i = 0; i < many; ++i) {
       const T* from = x + (pixel + i) * channels_;
       const V mean = V::fill(means[i]);
@@ -113,7 +129,8 @@ class Tokens {
       sums[i] = total;
     }
     for (int i = many; i < size; ++i) sums[i] = zero;
-    reciprocal_root_of(lightsr::fma(sum_each(sums), share, V::fill(eps_))).store(roots);
+    root_of = reciprocal_root_of(lightsr::fma(sum_each(sums), share, V::fill(eps_)));
+    root_of.store(roots);
     for (int i = 0; i < many; ++i) {
       const T* from = x + (pixel + i) * channels_;
       F* to = place(pixel + i);
@@ -127,9 +144,11 @@ class Tokens {
   }
 
   template <class Place, class... Part>
-  void by_planes(const T* x, int64_t pixel, int many, S* work, const Place& place, Part... part) const {
+  void by_planes(const T* x, int64_t pixel, int many, S* work, const Place& place, V& mean, V& root,
+                 Part... part) const {
     const V share = V::fill(S(1) / S(channels_));
-    V mean = V::fill(0), variance = mean;
+    V variance = V::fill(0);
+    mean = variance;
     for (int64_t c = 0; c < channels_; ++c) {
       const V value = V::load(x + c * pixels_ + pixel, part...);
       value.store(work + c * size);
@@ -140,7 +159,7 @@ class Tokens {
       const V centred = V::load(work + c * size) - mean;
       variance = lightsr::fma(centred, centred, variance);
     }
-    const V root = reciprocal_root_of(lightsr::fma(variance, share, V::fill(eps_)));
+    root = reciprocal_root_of(lightsr::fma(variance, share, V::fill(eps_)));
     for (int64_t c = 0; c < padded_; c += size) {
       const int there = static_cast<int>(std::min<int64_t>(size, channels_ - c));
       V values[size];
@@ -220,9 +239,11 @@ class Columns {
 
   // Calls each(sums, row, column, part...) for the first `columns` columns of `count` rows times the matrix.
   template <class Each>
-  void multiply(Rows<const F> rows, int64_t count, int64_t columns, const Each& each_sums) const {
+  void multiply(Rows<const F> rows, int64_t count, int64_t columns, const Each& each_sums,
+                Ahead* ahead = nullptr) const {
     const E* from = reinterpret_cast<const E*>(rows.data);
-    lightsr::multiply(Product<E>{from, rows.step / each, 1, numbers_.data(), step_, depth_}, count, columns, each_sums);
+    lightsr::multiply(Product<E>{from, rows.step / each, 1, numbers_.data(), step_, depth_}, count, columns, each_sums,
+                      ahead);
   }
 
  private:

@@ -151,6 +151,6 @@ SPEC = register(
         bad_inputs=bad_inputs,
         bench=bench,
         cost=_cost,
-        backends=("cpu", "reference"),
+        backends=("triton", "cpu", "reference"),
     )
 )

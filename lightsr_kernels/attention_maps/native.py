@@ -7,14 +7,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..functional import dense, from_sets, to_sets
+from ..functional import dense, empty_gradient
 from ..native import raw_operator
-from .gradients import ChannelNorm, own
-from .reference import position_bias
 
-_forward = raw_operator(
-    "attention_maps_forward(Tensor x, Tensor norm_weight, Tensor norm_bias, Tensor query_key_weight, "
-    "Tensor position_table, int window, bool grid, float eps, Tensor(a!) maps) -> ()"
+_ARGUMENTS = (
+    "Tensor x, Tensor norm_weight, Tensor norm_bias, Tensor query_key_weight, Tensor position_table, int window, "
+    "bool grid, float eps"
+)
+_forward = raw_operator(f"attention_maps_forward({_ARGUMENTS}, Tensor(a!) maps) -> ()")
+_backward = raw_operator(
+    f"attention_maps_gradients({_ARGUMENTS}, Tensor maps, Tensor grad, Tensor(a!)? grad_x, "
+    "Tensor(b!)? grad_norm_weight, Tensor(c!)? grad_norm_bias, Tensor(d!)? grad_query_key_weight, "
+    "Tensor(e!)? grad_position_table) -> ()"
 )
 
 
@@ -37,6 +41,12 @@ def forward(
     return maps
 
 
+def forward_keeping(*args: Any) -> tuple[Tensor, list[Tensor]]:
+    """The maps are what the gradients begin with, and whoever mixes by them keeps them anyway."""
+    maps = forward(*args)
+    return maps, [maps]
+
+
 def backward(
     grads: list[Tensor],  # of the one result, [N*sets, window^2, window^2]
     wanted: list[bool],  # one flag for each tensor, in the order below
@@ -48,36 +58,13 @@ def backward(
     window: int,
     grid: bool,
     eps: float,
+    kept: list[Tensor] | None = None,  # the maps
 ) -> list[Tensor]:
-    """With scores = (n W^T) n^T + position. The gradients of queries' and keys' weights come of that of W."""
-    given = (x, norm_weight, norm_bias, query_key_weight, position_table)
-    maps = forward(*given, window, grid, eps)
-    grad = torch._softmax_backward_data(grads[0], maps, -1, maps.dtype)
-    found: dict[int, Tensor] = {}
-    if wanted[4]:
-        pull_back: Any = torch.func.vjp(lambda table: position_bias(table, window), position_table)[1]
-        found[4] = pull_back(grad.sum(0))[0]
-    if not any(wanted[:4]):
-        return [own(found[4], position_table)]
-    norm = ChannelNorm(x, norm_weight, norm_bias, eps)
-    tokens = to_sets(norm.result, window, grid)
-    query, key = _query_and_key(query_key_weight)
-    weight = (key.mT @ query).to(x.dtype)
-    grad_query = grad @ tokens  # of n W^T
-    if any(wanted[:3]):
-        grad_tokens = grad_query @ weight + grad.mT @ (tokens @ weight.mT)
-        grad_norm = from_sets(grad_tokens, x.shape, window, grid)
-        found[0], found[1], found[2] = norm.backward(grad_norm, *wanted[:3])
-    if wanted[3]:
-        joint = (grad_query.flatten(0, 1).mT @ tokens.flatten(0, 1)).to(key.dtype)
-        scale = x.shape[1] ** -0.25
-        found[3] = torch.cat([key @ joint, query @ joint.mT]) * scale
-    return [own(found[i], like) for i, like in enumerate(given) if wanted[i]]
-
-
-def _query_and_key(query_key_weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Both weights, [C, C] each, in float32 or wider, each with its half of the scale."""
-    scale = query_key_weight.shape[1] ** -0.25
-    wide = torch.promote_types(query_key_weight.dtype, torch.float32)
-    query, key = query_key_weight.to(wide).mul(scale).chunk(2)
-    return query, key
+    """The gradients of queries' and keys' weights come of that of their product."""
+    x = dense(x)
+    tensors = (norm_weight, norm_bias, query_key_weight, position_table)
+    maps = kept[0] if kept else forward(x, *tensors, window, grid, eps)
+    found = [empty_gradient(each) if want else None for each, want in zip((x, *tensors), wanted, strict=True)]
+    parameters = (each.contiguous() for each in tensors)
+    _backward(x, *parameters, window, grid, eps, maps, grads[0].contiguous(), *found)
+    return [each for each in found if each is not None]

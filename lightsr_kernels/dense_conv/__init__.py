@@ -13,6 +13,7 @@ from ..functional import ACTIVATIONS, activate, autocast_to, layout_of
 from ..register import register
 from ..spec import OpSpec
 from .reference import reference
+from .rule import faster
 from .samples import bad_inputs, bench, cost, samples
 
 SIDES = (1, 3, 5, 7)
@@ -138,7 +139,8 @@ SPEC = register(
         bad_inputs=bad_inputs,
         bench=bench,
         cost=cost,
-        backends=("reference",),
+        backends=("cpu", "reference"),
+        faster=faster,
         autocast=_autocast,
         exact_on_integers=True,
     )

@@ -173,7 +173,7 @@ SPEC = register(
         bad_inputs=_bad_inputs,
         bench=_bench,
         cost=_cost,
-        backends=("cpu", "reference"),
+        backends=("triton", "cpu", "reference"),
         autocast=_autocast,
     )
 )

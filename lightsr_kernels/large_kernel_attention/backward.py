@@ -1,10 +1,12 @@
-"""The gradients of large_kernel_attention out of the depthwise primitives of a backend and torch's own 1x1 convolution.
+"""The gradients of large_kernel_attention out of the depthwise primitives of a backend and what it has for the rest.
 
-The 1x1 convolutions are matrix products, which torch's libraries do as well as anybody. What lies between the steps is
-computed again rather than kept.
+Where a backend has nothing of its own for the 1x1 convolutions and the gate, they are torch's own operators. What lies
+between the steps is computed again rather than kept.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +14,11 @@ from torch import Tensor
 
 from ..depthwise_conv.backward import Convolve, WeightGradients
 from ..functional import dense, dense_as, empty_gradient
+
+# (grad, x, t, mix_weight, mix_bias, out_weight, names of the gradients that are wanted) -> the gradients of
+# out_weight (x * (mix_weight t + mix_bias)) + out_bias: of x (without what comes by t), of t, of parameters by name.
+Found = dict[str, Tensor | None]
+Mixed = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor | None, Tensor | None, set[str]], tuple[Tensor, Tensor, Found]]
 
 _NAMES = ("x", "weight1", "bias1", "weight2", "bias2", "mix_weight", "mix_bias", "out_weight", "out_bias", "residual")
 
@@ -32,11 +39,13 @@ def backward(
     out_weight: Tensor | None,  # [C, C, 1, 1]
     out_bias: Tensor | None,  # [C]
     residual: Tensor | None,  # [N, C, H, W]
+    *,
+    mixed: Mixed | None = None,
 ) -> list[Tensor]:
     values = (x, weight1, bias1, weight2, bias2, mix_weight, mix_bias, out_weight, out_bias, residual)
     given = {name: value for name, value in zip(_NAMES, values, strict=True) if value is not None}
     wants = {name for name, want in zip(given, wanted, strict=True) if want}
-    found: dict[str, Tensor | None] = {}
+    found: Found = {}
     grad, x = grads[0], dense(x)
     found["residual"] = grad
     if wants <= {"residual"}:
@@ -45,11 +54,8 @@ def backward(
     near, far = [1, 1], [dilation, dilation]
     one = convolve(x, weight1, bias1, near, False)
     two = convolve(one, weight2, bias2, far, False)
-    gate = F.conv2d(two, mix_weight, mix_bias)
-    if out_weight is not None:
-        grad, found["out_weight"], found["out_bias"] = _pointwise(grad, x * gate, out_weight, "out", wants)
-    grad_x = grad * gate
-    grad, found["mix_weight"], found["mix_bias"] = _pointwise(grad * x, two, mix_weight, "mix", wants)
+    grad_x, grad, parameters = (mixed or mixed_of_torch)(grad, x, two, mix_weight, mix_bias, out_weight, wants)
+    found |= parameters
     if wants & {"weight2", "bias2"}:
         found["weight2"], found["bias2"] = weight_gradients(grad, one, _size(weight2), far, "bias2" in wants)
     if wants & {"x", "weight1", "bias1"}:
@@ -57,10 +63,28 @@ def backward(
     if wants & {"weight1", "bias1"}:
         found["weight1"], found["bias1"] = weight_gradients(grad, x, _size(weight1), near, "bias1" in wants)
     if "x" in wants:
-        found["x"] = grad_x + convolve(grad, weight1, None, near, True)
+        found["x"] = convolve(grad, weight1, None, near, True).add_(grad_x)
     return [
         _own(value, given[name], grads[0]) for name in given if name in wants and (value := found[name]) is not None
     ]
+
+
+def mixed_of_torch(
+    grad: Tensor,
+    x: Tensor,
+    t: Tensor,
+    mix_weight: Tensor,
+    mix_bias: Tensor | None,
+    out_weight: Tensor | None,
+    wants: set[str],
+) -> tuple[Tensor, Tensor, Found]:
+    """The 1x1 convolutions and the gate by torch's own operators."""
+    found: Found = {}
+    gate = F.conv2d(t, mix_weight, mix_bias)
+    if out_weight is not None:
+        grad, found["out_weight"], found["out_bias"] = _pointwise(grad, x * gate, out_weight, "out", wants)
+    grad_t, found["mix_weight"], found["mix_bias"] = _pointwise(grad * x, t, mix_weight, "mix", wants)
+    return grad * gate, grad_t, found
 
 
 def _pointwise(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from ..depthwise_conv.native import convolve, weight_gradients
@@ -13,6 +14,11 @@ _forward = raw_operator(
     "large_kernel_attention_forward(Tensor x, Tensor weight1, Tensor? bias1, Tensor weight2, Tensor? bias2, "
     "Tensor mix_weight, Tensor? mix_bias, int dilation, Tensor? out_weight, Tensor? out_bias, Tensor? residual, "
     "Tensor(a!) out) -> ()"
+)
+_mix_backward = raw_operator(
+    "large_kernel_attention_mix_gradients(Tensor x, Tensor t, Tensor mix_weight, Tensor? mix_bias, "
+    "Tensor? out_weight, Tensor grad, Tensor(a!)? grad_x, Tensor(b!)? grad_t, Tensor(c!)? grad_mix_weight, "
+    "Tensor(d!)? grad_mix_bias, Tensor(e!)? grad_out_weight, Tensor(f!)? grad_out_bias) -> ()"
 )
 
 
@@ -39,4 +45,23 @@ def forward(
 
 
 def backward(grads: list[Tensor], wanted: list[bool], *args: object) -> list[Tensor]:
-    return gradients.backward(convolve, weight_gradients, grads, wanted, *args)  # type: ignore[arg-type]
+    mixed = None if grads[0].is_cuda or grads[0].numel() == 0 else _mixed
+    return gradients.backward(convolve, weight_gradients, grads, wanted, *args, mixed=mixed)  # type: ignore[arg-type]
+
+
+def _mixed(
+    grad: Tensor,
+    x: Tensor,
+    t: Tensor,
+    mix_weight: Tensor,
+    mix_bias: Tensor | None,
+    out_weight: Tensor | None,
+    wants: set[str],
+) -> tuple[Tensor, Tensor, gradients.Found]:
+    """The 1x1 convolutions and the gate in one pass over pixels."""
+    c, grad_x, grad_t = x.shape[1], torch.empty_like(x), torch.empty_like(x)
+    shapes = {"mix_weight": (c, c, 1, 1), "mix_bias": (c,), "out_weight": (c, c, 1, 1), "out_bias": (c,)}
+    found = {name: x.new_empty(shape) if name in wants else None for name, shape in shapes.items()}
+    parameters = [None if each is None else each.contiguous() for each in (mix_weight, mix_bias, out_weight)]
+    _mix_backward(x, dense_as(t, x), *parameters, dense_as(grad, x), grad_x, grad_t, *found.values())
+    return grad_x, grad_t, found

@@ -160,5 +160,6 @@ SPEC = register(
         bad_inputs=bad_inputs,
         bench=bench,
         cost=cost,
+        backends=("triton", "cpu", "reference"),
     )
 )

@@ -130,7 +130,7 @@ SPEC = register(
         bad_inputs=bad_inputs,
         bench=bench,
         cost=_cost,
-        backends=("cpu", "reference"),
+        backends=("triton", "cpu", "reference"),
         autocast=_autocast,
     )
 )

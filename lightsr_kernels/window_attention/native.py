@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ..attention_maps.gradients import ChannelNorm, own
-from ..functional import dense, empty_result, from_sets, to_sets
+from ..functional import dense, dense_as, empty_gradient, empty_result
 from ..native import raw_operator
 
-_forward = raw_operator(
-    "window_attention_forward(Tensor x, Tensor maps, Tensor norm_weight, Tensor norm_bias, Tensor value_weight, "
-    "Tensor out_weight, int window, bool grid, float eps, Tensor(a!) out) -> ()"
+_ARGUMENTS = (
+    "Tensor x, Tensor maps, Tensor norm_weight, Tensor norm_bias, Tensor value_weight, Tensor out_weight, int window, "
+    "bool grid, float eps"
+)
+_forward = raw_operator(f"window_attention_forward({_ARGUMENTS}, Tensor(a!) out) -> ()")
+_backward = raw_operator(
+    f"window_attention_gradients({_ARGUMENTS}, Tensor grad, Tensor(a!)? grad_x, Tensor(b!)? grad_maps, "
+    "Tensor(c!)? grad_norm_weight, Tensor(d!)? grad_norm_bias, Tensor(e!)? grad_value_weight, "
+    "Tensor(f!)? grad_out_weight) -> ()"
 )
 
 
@@ -45,19 +50,9 @@ def backward(
     grid: bool,
     eps: float,
 ) -> list[Tensor]:
-    """With B = maps n: out = x + B W^T, W = out_weight value_weight. Both weights' gradients come of that of W."""
-    parameters = (norm_weight, norm_bias, value_weight, out_weight)
-    norm = ChannelNorm(x, norm_weight, norm_bias, eps)
-    tokens, grad = to_sets(norm.result, window, grid), to_sets(grads[0], window, grid)
-    grad_mixed = grad @ (out_weight @ value_weight)
-    found: dict[int, Tensor] = {}
-    if wanted[0] or wanted[2] or wanted[3]:
-        grad_norm = from_sets(maps.mT @ grad_mixed, x.shape, window, grid)
-        grad_x, found[2], found[3] = norm.backward(grad_norm, wanted[0], wanted[2], wanted[3])
-        found[0] = grads[0] + grad_x if wanted[0] else grad_x
-    if wanted[1]:
-        found[1] = grad_mixed @ tokens.mT
-    if wanted[4] or wanted[5]:
-        joint = grad.flatten(0, 1).mT @ (maps @ tokens).flatten(0, 1)
-        found[4], found[5] = out_weight.mT @ joint, joint @ value_weight.mT
-    return [own(found[i], like) for i, like in enumerate((x, maps, *parameters)) if wanted[i]]
+    """The gradients of both weights come of that of their product."""
+    x = dense(x)
+    tensors = (maps, norm_weight, norm_bias, value_weight, out_weight)
+    found = [empty_gradient(each) if want else None for each, want in zip((x, *tensors), wanted, strict=True)]
+    _backward(x, *(each.contiguous() for each in tensors), window, grid, eps, dense_as(grads[0], x), *found)
+    return [each for each in found if each is not None]

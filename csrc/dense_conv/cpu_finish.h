@@ -1,0 +1,169 @@
+// What becomes of the sums of a convolution: bias, residual, activation, rounding, and the places that pixel shuffle
+// gives them. And the filters as both ways of convolving read them.
+#pragma once
+
+#include <vector>
+
+#include "../common/parallel.h"
+#include "../common/pixels.h"
+#include "../common/simd_math.h"
+#include "cpu_input.h"
+
+namespace lightsr::dense {
+
+// Pixels beside each other in a row of a picture; the first one's numbers stand at place `at` of a block.
+struct Run {
+  int64_t n, y, x, count, at;
+};
+
+// Calls each(run) for the pixels from `begin` to `end` of pictures of so many rows and columns.
+template <class Each>
+void every_run(int64_t begin, int64_t end, int64_t rows, int64_t columns, const Each& each) {
+  for (int64_t pixel = begin; pixel < end;) {
+    const int64_t x = pixel % columns, row = pixel / columns, count = std::min(columns - x, end - pixel);
+    each(Run{row / rows, row % rows, x, count, pixel - begin});
+    pixel += count;
+  }
+}
+
+// Calls each(first, many) for groups of output channels as wide as products take them, in whole vectors.
+template <int size, class Each>
+void every_group(int64_t outs, const Each& each) {
+  const int64_t vectors = outs / size, groups = (vectors + product_vectors - 1) / product_vectors;
+  for (int64_t group = 0; group < groups; ++group) {
+    const int64_t first = vectors * group / groups;
+    each(first * size, (vectors * (group + 1) / groups - first) * size);
+  }
+}
+
+// Numbers of parameters as they are computed with, and zeros behind them.
+template <class E>
+struct Widened : Aligned<E> {
+  template <class S>
+  Widened(const S* from, int64_t count, int64_t more) : Aligned<E>(count + more) {
+    E* to = this->data();
+    const int64_t there = from ? count : 0;
+    copy_numbers(from, there, to);
+    std::fill_n(to + there, count + more - there, E(0));
+  }
+};
+
+// weight(out, in, tap), with taps numbered row by row.
+template <class E, class S>
+class Filters {
+ public:
+  explicit Filters(const DenseConv& call)
+      : taps_(call.kh * call.kw),
+        out_step_(taps_ * (call.transpose ? 1 : call.c)),
+        in_step_(taps_ * (call.transpose ? call.outs : 1)),
+        transpose_(call.transpose),
+        numbers_(static_cast<const S*>(call.weight), call.outs * call.c * taps_, 0) {}
+  E at(int64_t out, int64_t in, int64_t tap) const {
+    return numbers_.data()[out * out_step_ + in * in_step_ + (transpose_ ? taps_ - 1 - tap : tap)];
+  }
+
+ private:
+  int64_t taps_, out_step_, in_step_;
+  bool transpose_;
+  Widened<E> numbers_;
+};
+
+// Results on their way into a picture. Sums may be read up to a vector's end.
+template <class E, class S, bool last>
+class Finish {
+  static constexpr int size = Vec<E>::size;
+
+ public:
+  explicit Finish(const DenseConv& call)
+      : out_(static_cast<S*>(call.out)),
+        residual_(static_cast<const S*>(call.residual)),
+        activation_(call.activation),
+        slope_(Vec<E>::fill(static_cast<E>(call.negative_slope))),
+        outs_(call.outs),
+        h_(call.h),
+        w_(call.w),
+        r_(call.shuffle),
+        bias_(static_cast<const S*>(call.bias), call.outs, size),
+        places_(call.outs) {
+    const int64_t each = last ? outs_ / (r_ * r_) : 1;  // from one enlarged pixel to the next
+    for (int64_t out = 0; out < outs_; ++out) {
+      const int64_t channel = out / (r_ * r_), y = out / r_ % r_, x = out % r_;
+      places_.data()[out] = (y * w_ * r_ + x) * each + channel * (last ? 1 : h_ * w_ * r_ * r_);
+    }
+  }
+
+  // [N, C, H, W]: the pixels of a run for `many` output channels from `first` on, their sums `step` apart.
+  void channels(const Run& run, int64_t first, int64_t many, const E* sums, int64_t step) const {
+    const int64_t from = ((run.n * outs_ + first) * h_ + run.y) * w_ + run.x;
+    S* base = out_ + (run.n * outs_ * h_ + run.y * r_ * r_) * w_ + run.x * r_;
+    for (int64_t i = 0; i < many; ++i, sums += step) {
+      const S* residual = residual_ ? residual_ + from + i * h_ * w_ : nullptr;
+      S* to = base + places_.data()[first + i];
+      const Vec<E> bias = Vec<E>::fill(bias_.data()[first + i]);
+      every_vector(run.count, [&](int64_t j, auto... part) {
+        const Vec<E> value = finished(Vec<E>::load(sums + j) + bias, residual, j, part...);
+        if (r_ == 1) return value.store(to + j, part...);
+        S numbers[size];
+        value.store(numbers);
+        const int64_t count = std::min<int64_t>(size, run.count - j);
+        for (int64_t k = 0; k < count; ++k) to[(j + k) * r_] = numbers[k];
+      });
+    }
+  }
+
+  // [N, H, W, C]: of the pixels of a run `many` output channels from `first` on, their sums `step` apart.
+  void pixels(const Run& run, int64_t first, int64_t many, const E* sums, int64_t step) const {
+    const int64_t from = ((run.n * h_ + run.y) * w_ + run.x) * outs_ + first;
+    S* base = out_ + (run.n * h_ + run.y) * w_ * outs_ + run.x * (outs_ / r_);
+    const E* bias = bias_.data() + first;
+    const int64_t* places = places_.data() + first;
+    for (int64_t i = 0; i < run.count; ++i, sums += step, base += outs_ / r_) {
+      const S* residual = residual_ ? residual_ + from + i * outs_ : nullptr;
+      every_vector(many, [&](int64_t j, auto... part) {
+        const Vec<E> value = finished(Vec<E>::load(sums + j) + Vec<E>::load(bias + j), residual, j, part...);
+        if (r_ == 1) return value.store(base + first + j, part...);
+        S numbers[size];
+        value.store(numbers);
+        const int64_t count = std::min<int64_t>(size, many - j);
+        for (int64_t k = 0; k < count; ++k) base[places[j + k]] = numbers[k];
+      });
+    }
+  }
+
+  // Asks for the memory that channels() will write and read.
+  void ask_for(const Run& run, int64_t first, int64_t many) const {
+    if (r_ > 1) return;
+    constexpr int64_t line = 64 / sizeof(S);
+    const int64_t from = ((run.n * outs_ + first) * h_ + run.y) * w_ + run.x;
+    for (int64_t i = 0; i < many; ++i) {
+      for (int64_t j = 0; j < run.count; j += line) {
+        __builtin_prefetch(out_ + from + i * h_ * w_ + j, 1);
+        if (residual_) __builtin_prefetch(residual_ + from + i * h_ * w_ + j);
+      }
+    }
+  }
+
+ private:
+  template <class Each>
+  static void every_vector(int64_t count, const Each& given) {
+    const Each each = given;  // a copy that nothing else points to, so what it holds stays in registers
+    int64_t i = 0;
+    for (; i + size <= count; i += size) each(i);
+    if (i < count) each(i, static_cast<int>(count - i));
+  }
+  template <class... Part>
+  Vec<E> finished(Vec<E> value, const S* residual, int64_t i, Part... part) const {
+    if (residual) value = value + Vec<E>::load(residual + i, part...);
+    return activate(value, activation_, slope_);
+  }
+
+  S* out_;
+  const S* residual_;
+  Activation activation_;
+  Vec<E> slope_;
+  int64_t outs_, h_, w_, r_;
+  Widened<E> bias_;
+  Aligned<int64_t> places_;  // where an output channel of a pixel stands, from the pixel's first number
+};
+
+}  // namespace lightsr::dense

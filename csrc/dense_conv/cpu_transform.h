@@ -1,0 +1,157 @@
+// The transforms of cpu_winograd.h: of a filter, of pixels, and of sums into results; first down the columns of a tile,
+// then along its rows.
+#pragma once
+
+#include <utility>
+
+#include "../common/pixel_product.h"
+
+namespace lightsr::dense {
+
+// Lanes 0, 2, 4 and so on of a and b one after the other, or with `odd` lanes 1, 3, 5 and so on.
+template <class E, bool odd, int... i>
+Vec<E> every_other(Vec<E> a, Vec<E> b, std::integer_sequence<int, i...>) {
+#if defined(__clang__) || __GNUC__ >= 12
+  return {__builtin_shufflevector(a.v, b.v, (2 * i + odd)...)};
+#else
+  return {__builtin_shuffle(a.v, b.v, typename Vec<E>::Bits{(2 * i + odd)...})};
+#endif
+}
+
+template <class E>
+constexpr auto lanes = std::make_integer_sequence<int, Vec<E>::size>{};
+
+// The factors of `many` 3 x 3 filters for each place, at to[place * step], rounded once.
+template <class E, int64_t many>
+void transform_filters(const double (&taps)[9][many], E* to, int64_t step) {
+  double down[12][many];
+  for (int64_t j = 0; j < 3; ++j) {
+    for (int64_t k = 0; k < many; ++k) {
+      const double a = taps[j][k], b = taps[3 + j][k], c = taps[6 + j][k];
+      down[j][k] = a;
+      down[3 + j][k] = (a + c + b) / 2;
+      down[6 + j][k] = (a + c - b) / 2;
+      down[9 + j][k] = c;
+    }
+  }
+  for (int64_t i = 0; i < 4; ++i, to += 4 * step) {
+    for (int64_t k = 0; k < many; ++k) {
+      const double a = down[3 * i][k], b = down[3 * i + 1][k], c = down[3 * i + 2][k];
+      to[k] = static_cast<E>(a);
+      to[step + k] = static_cast<E>((a + c + b) / 2);
+      to[2 * step + k] = static_cast<E>((a + c - b) / 2);
+      to[3 * step + k] = static_cast<E>(c);
+    }
+  }
+}
+
+template <class V>
+void transform_down(const V (&d)[4], V (&t)[4]) {
+  t[0] = d[0] - d[2];
+  t[1] = d[1] + d[2];
+  t[2] = d[2] - d[1];
+  t[3] = d[1] - d[3];
+}
+
+// A vector for each place of tiles that lie beside each other, their four rows of pixels `row_step` apart; what belongs
+// to a place goes to to[place * step].
+template <class E>
+void transform_rows(const E* rows, int64_t row_step, int64_t tiles, E* to, int64_t step) {
+  using V = Vec<E>;
+  constexpr int size = V::size;
+  for (int64_t tile = 0; tile < tiles; tile += size) {
+    V down[4][4];  // [which of the four vectors][place down the column]
+#pragma GCC unroll 4
+    for (int k = 0; k < 4; ++k) {
+      V d[4];
+#pragma GCC unroll 4
+      for (int i = 0; i < 4; ++i) d[i] = V::load(rows + i * row_step + 2 * tile + (k % 2) * size + k / 2 * 2);
+      transform_down(d, down[k]);
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i) {
+      const V d[4] = {every_other<E, false>(down[0][i], down[1][i], lanes<E>),
+                      every_other<E, true>(down[0][i], down[1][i], lanes<E>),
+                      every_other<E, false>(down[2][i], down[3][i], lanes<E>),
+                      every_other<E, true>(down[2][i], down[3][i], lanes<E>)};
+      V t[4];
+      transform_down(d, t);
+#pragma GCC unroll 4
+      for (int j = 0; j < 4; ++j) {
+        E* place = to + (4 * i + j) * step + tile;
+        if (tile + size <= tiles) {
+          t[j].store(place);
+        } else {
+          t[j].store(place, static_cast<int>(tiles - tile));
+        }
+      }
+    }
+  }
+}
+
+// The same for one tile of pixels with `numbers` channels each; null: a pixel outside, zeros.
+template <class E, class S>
+void transform_pixels(const S* const (&pixel)[4][4], int64_t numbers, E* to, int64_t step) {
+  using V = Vec<E>;
+  constexpr int size = V::size;
+  const auto transform = [&](int64_t at, auto... part) {
+    V down[4][4];
+#pragma GCC unroll 4
+    for (int j = 0; j < 4; ++j) {
+      V d[4];
+#pragma GCC unroll 4
+      for (int i = 0; i < 4; ++i) d[i] = pixel[i][j] ? V::load(pixel[i][j] + at, part...) : V::fill(0);
+      transform_down(d, down[j]);
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i) {
+      const V d[4] = {down[0][i], down[1][i], down[2][i], down[3][i]};
+      V t[4];
+      transform_down(d, t);
+#pragma GCC unroll 4
+      for (int j = 0; j < 4; ++j) t[j].store(to + (4 * i + j) * step + at);
+    }
+  };
+  int64_t at = 0;
+  for (; at + size <= numbers; at += size) transform(at);
+  if (at < numbers) transform(at, static_cast<int>(numbers - at));
+}
+
+// The 2 x 2 results of tiles or of channels.
+template <class E>
+struct Results {
+  Vec<E> value[2][2];
+
+  // The first, or last, half of a row of results of tiles that lie beside each other.
+  template <bool second>
+  Vec<E> zipped(int row) const {
+    return halves_mixed<E, second>(value[row][0], value[row][1], lanes<E>);
+  }
+};
+
+// From the sums of a vector at from[place * step]. Where a result is not finite, `probe` becomes no number.
+template <class E>
+Results<E> results(const E* from, int64_t step, Vec<E>& probe) {
+  using V = Vec<E>;
+  V down[2][4];
+#pragma GCC unroll 4
+  for (int j = 0; j < 4; ++j) {
+    V m[4];
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i) m[i] = V::load(from + (4 * i + j) * step);
+    down[0][j] = m[0] + m[1] + m[2];
+    down[1][j] = m[1] - m[2] - m[3];
+  }
+  Results<E> found;
+#pragma GCC unroll 2
+  for (int i = 0; i < 2; ++i) {
+    const V(&m)[4] = down[i];
+    found.value[i][0] = m[0] + m[1] + m[2];
+    found.value[i][1] = m[1] - m[2] - m[3];
+  }
+  const V all = found.value[0][0] + found.value[0][1] + (found.value[1][0] + found.value[1][1]);
+  probe = probe + (all - all);
+  return found;
+}
+
+}  // namespace lightsr::dense

@@ -1,0 +1,252 @@
+// 3 x 3 convolutions by 16 multiplications for 4 results instead of 36 (Winograd's F(2 x 2, 3 x 3); Lavin and Gray,
+// arXiv 1509.09308).
+//
+// A tile is 2 x 2 results; they read 4 x 4 pixels d. With g the 3 x 3 filter, all for each pair of channels,
+//   results = A' [ sum over channels of (G g G') * (B' d B) ] A
+//   B' d = d0 - d2, d1 + d2, d2 - d1, d1 - d3     G g = g0, (g0 + g1 + g2) / 2, (g0 - g1 + g2) / 2, g2
+//   A' m = m0 + m1 + m2, m1 - m2 - m3
+// so for each of the 16 places there is a matrix product over the channels. The first result of a pair needs no d3, the
+// second no d0: no number from outside its 3 x 3 pixels gets into a result, not even by rounding. Tiles begin at even
+// rows and columns, and the sums run over the channels in order whatever the size of the picture.
+//
+// A task takes as many tiles as a product has columns, 48 of floats with AVX-512, from rows one after the other. Its
+// transformed pixels [16][C][tiles] and their products [16][C_out][tiles] stay in the L2 cache; [16][tiles][C] and so
+// on where pictures lie as [N, H, W, C], where channels are in the vectors. Where a result is not finite it is summed
+// up again directly (cpu_repair.h), because differences of infinities are no numbers.
+#pragma once
+
+#include "../common/pixel_product.h"
+#include "cpu_finish.h"
+#include "cpu_input.h"
+#include "cpu_repair.h"
+#include "cpu_transform.h"
+
+namespace lightsr::dense {
+
+constexpr int64_t places = 16;
+
+template <class E, class S, bool last>
+class Winograd {
+  static constexpr int size = Vec<E>::size;
+  // Tiles of a task; where they are rows of products, whole blocks of rows.
+  static constexpr int64_t unit = last ? product_rows : 1;
+  static constexpr int64_t wide = (product_vectors * size + unit - 1) / unit * unit;
+  static constexpr int64_t line = 64 / sizeof(E);
+  static constexpr int64_t row_step = 2 * wide + line;
+  // Channels that are copied before they are transformed: what was just stored cannot be loaded across its edges.
+  static constexpr int64_t together = 4;
+
+ public:
+  explicit Winograd(const DenseConv& call)
+      : call_(call),
+        finish_(call),
+        filters_(call),
+        rows_((call.h + 1) / 2),
+        columns_((call.w + 1) / 2),
+        ins_(last ? round_up(call.c, size) : call.c),
+        outs_(round_up(call.outs, last ? std::max(size, product_rows) : product_rows)),
+        // An odd number of cache lines more, so that places do not meet in a cache.
+        in_place_((round_up(ins_ * wide, line) / line | 1) * line),
+        out_place_((round_up(outs_ * wide, line) / line | 1) * line),
+        room_(last ? 4 * outs_ : (4 * together + 1) * row_step),
+        factors_(places * ins_ * outs_) {
+    run_tasks(outs_ / product_rows, [&](int64_t task) { pack(task * product_rows); });
+  }
+
+  void run() const {
+    const int64_t tiles = call_.n * rows_ * columns_;
+    run_tasks((tiles + wide - 1) / wide, [&](int64_t task) { run(task * wide, std::min((task + 1) * wide, tiles)); });
+  }
+
+ private:
+  void run(int64_t begin, int64_t end) const {
+    const int64_t numbers = places * (in_place_ + out_place_) + room_;
+    Arena arena(scratch<char>(numbers * static_cast<int64_t>(sizeof(E))));
+    E* pixels = arena.take<E>(places * in_place_);
+    E* products = arena.take<E>(places * out_place_);
+    E* rows = arena.take<E>(room_);
+    if (end - begin < wide) std::fill_n(pixels, places * in_place_, E(0));
+    every_run(begin, end, rows_, columns_, [&](const Run& run) { take(run, pixels, rows); });
+    Ahead ahead;
+    every_run(begin, end, rows_, columns_, [&](const Run& run) { ask_for_results(run, ahead); });
+    const int64_t next = begin + wide * torch::stable::get_num_threads(), all = call_.n * rows_ * columns_;
+    if (next < all) {
+      every_run(next, std::min(next + wide, all), rows_, columns_, [&](const Run& run) { ask_for_pixels(run, ahead); });
+    }
+    multiply(pixels, products, end - begin, ahead);
+    const int64_t step = round_up(end - begin, size);
+    Vec<E> probe = Vec<E>::fill(0);
+    every_run(begin, end, rows_, columns_, [&](const Run& run) { give(run, products, step, rows, probe, nullptr); });
+    if (sum(probe) == 0) return;
+    every_run(begin, end, rows_, columns_, [&](const Run& run) {
+      Repair<E, S, last> repair(call_, filters_, run);
+      give(run, products, step, rows, probe, &repair);
+    });
+  }
+
+  // The factors of a block of output channels, as products read them: [place][block][C][of the block], or where
+  // channels are in the vectors [place][C][outs].
+  void pack(int64_t begin) {
+    constexpr int64_t block = product_rows;
+    for (int64_t in = 0; in < call_.c; ++in) {
+      double taps[9][block] = {};
+      for (int64_t i = 0; i < std::min(block, call_.outs - begin); ++i)
+        for (int tap = 0; tap < 9; ++tap) taps[tap][i] = filters_.at(begin + i, in, tap);
+      E* to = factors_.data() + (last ? in * outs_ + begin : begin * ins_ + in * block);
+      transform_filters(taps, to, ins_ * outs_);
+    }
+  }
+
+  const S* picture(int64_t n) const { return static_cast<const S*>(call_.x) + n * call_.c * call_.h * call_.w; }
+
+  // The transformed pixels of a run of tiles.
+  void take(const Run& run, E* pixels, E* rows) const {
+    const int64_t y = 2 * run.y - 1, x = 2 * run.x - 1;
+    if constexpr (last) {
+      const S* from = picture(run.n);
+      for (int64_t tile = 0; tile < run.count; ++tile) {
+        const S* pixel[4][4];
+        for (int i = 0; i < 4; ++i) {
+          for (int j = 0; j < 4; ++j) {
+            const int64_t row = y + i, column = x + 2 * tile + j;
+            const bool inside = row >= 0 && row < call_.h && column >= 0 && column < call_.w;
+            pixel[i][j] = inside ? from + (row * call_.w + column) * call_.c : nullptr;
+          }
+        }
+        transform_pixels<E, S>(pixel, call_.c, pixels + (run.at + tile) * ins_, in_place_);
+      }
+    } else {
+      const int64_t count = 2 * run.count + 2, area = call_.h * call_.w;
+      for (int64_t first = 0; first < call_.c; first += together) {
+        const int64_t some = std::min(together, call_.c - first);
+        for (int64_t i = 0; i < 4 * some; ++i) {
+          const S* from = picture(run.n) + (first + i / 4) * area;
+          padded_row(from, call_, 1, y + i % 4, x, count, rows + i * row_step);
+        }
+        for (int64_t i = 0; i < some; ++i) {
+          transform_rows<E>(rows + 4 * i * row_step, row_step, run.count, pixels + (first + i) * wide + run.at,
+                            in_place_);
+        }
+      }
+    }
+  }
+
+  // Asks for the memory of results, and of the pixels of a run that is likely to be this thread's next.
+  void ask_for_results(const Run& run, Ahead& ahead) const {
+    const int64_t r = call_.shuffle, channels = call_.outs / (r * r), area = call_.h * call_.w * r * r;
+    const S* to = static_cast<const S*>(call_.out) + run.n * channels * area;
+    for (int64_t row = 2 * run.y * r; row < std::min(2 * run.y + 2, call_.h) * r; ++row)
+      ask_for(to, channels, area, row * call_.w * r + 2 * run.x * r, 2 * run.count * r, ahead);
+  }
+  void ask_for_pixels(const Run& run, Ahead& ahead) const {
+    for (int64_t row = std::max<int64_t>(2 * run.y - 1, 0); row < std::min(2 * run.y + 3, call_.h); ++row)
+      ask_for(picture(run.n), call_.c, call_.h * call_.w, row * call_.w + 2 * run.x, 2 * run.count, ahead);
+  }
+  static void ask_for(const S* from, int64_t channels, int64_t area, int64_t pixel, int64_t count, Ahead& ahead) {
+    constexpr int64_t each = sizeof(S);
+    if (last) {
+      ahead.add(from + pixel * channels, 0, count * channels * each, 1);
+    } else {
+      ahead.add(from + pixel, area * each, count * each, channels);
+    }
+  }
+
+  void multiply(const E* pixels, E* products, int64_t tiles, Ahead& ahead) const {
+    for (int64_t place = 0; place < places; ++place) {
+      Ahead* soon = place >= places / 2 ? &ahead : nullptr;  // sooner, and the cache has lost it when it is needed
+      const E* factors = factors_.data() + place * ins_ * outs_;
+      const E* in = pixels + place * in_place_;
+      E* out = products + place * out_place_;
+      if constexpr (last) {
+        const Product<E> product{in, ins_, 1, factors, outs_, call_.c};
+        for (int64_t tile = 0; tile < tiles; tile += product_rows) {
+          every_group<size>(outs_, [&](int64_t first, int64_t many) {
+            const bool half = tiles - tile <= product_rows / 2;
+            tiled(product, tile, first, half, many / size, out + tile * outs_ + first * product_rows, soon);
+          });
+        }
+      } else {
+        const int64_t vectors = (tiles + size - 1) / size;
+        for (int64_t row = 0; row < outs_; row += product_rows) {
+          const Product<E> product{factors + row * ins_, 1, product_rows, in, wide, call_.c};
+          const bool half = call_.outs - row <= product_rows / 2;
+          tiled(product, 0, 0, half, vectors, out + row * wide, soon);
+        }
+      }
+    }
+  }
+
+  // A sum over many channels is one of sums over so many each, which rounds less.
+  static void tiled(const Product<E>& all, int64_t row, int64_t column, bool half, int64_t vectors, E* out,
+                    Ahead* ahead) {
+    constexpr int64_t most = 64;
+    alignas(64) E more[product_rows * wide];
+    for (int64_t k = 0; k < all.depth; k += most) {
+      const Product<E> part{all.rows + k * all.row_step,       all.row,         all.row_step,
+                            all.columns + k * all.column_step, all.column_step, std::min(most, all.depth - k)};
+      E* to = k ? more : out;
+      // clang-format off
+      switch (2 * vectors + half) {
+        case 2: product_tile<E, product_rows, 1>(part, row, column, to, ahead); break;
+        case 3: product_tile<E, product_rows / 2, 1>(part, row, column, to, ahead); break;
+        case 4: product_tile<E, product_rows, 2>(part, row, column, to, ahead); break;
+        case 5: product_tile<E, product_rows / 2, 2>(part, row, column, to, ahead); break;
+        case 6: product_tile<E, product_rows, 3>(part, row, column, to, ahead); break;
+        case 7: product_tile<E, product_rows / 2, 3>(part, row, column, to, ahead); break;
+      }
+      // clang-format on
+      const int64_t numbers = k ? (half ? product_rows / 2 : product_rows) * vectors * size : 0;
+      for (int64_t i = 0; i < numbers; i += size) (Vec<E>::load(out + i) + Vec<E>::load(more + i)).store(out + i);
+    }
+  }
+
+  // The results of a run of tiles; `repair` has those that are not finite.
+  void give(const Run& run, const E* products, int64_t tile_step, E* rows, Vec<E>& probe,
+            Repair<E, S, last>* repair) const {
+    const int64_t y = 2 * run.y, x = 2 * run.x, height = std::min<int64_t>(2, call_.h - y);
+    const int64_t width = std::min(2 * run.count, call_.w - x);
+    if constexpr (last) {
+      for (int64_t tile = 0; tile < run.count; ++tile) {
+        const int64_t at = run.at + tile, row = at % product_rows;
+        every_group<size>(outs_, [&](int64_t first, int64_t many) {
+          const E* from = products + (at - row) * outs_ + first * product_rows + row * many;
+          for (int64_t i = 0; i < many; i += size) {
+            const Results<E> found = results<E>(from + i, out_place_, probe);
+            for (int64_t k = 0; k < 4; ++k) found.value[k / 2][k % 2].store(rows + k * outs_ + first + i);
+          }
+        });
+        const int64_t count = std::min<int64_t>(2, width - 2 * tile);
+        for (int64_t i = 0; i < height; ++i) {
+          E* row = rows + 2 * i * outs_;
+          for (int64_t j = 0; repair && j < count; ++j) repair->pixel(i, 2 * tile + j, row + j * outs_);
+          finish_.pixels(Run{run.n, y + i, x + 2 * tile, count, 0}, 0, call_.outs, row, outs_);
+        }
+      }
+    } else {
+      for (int64_t out = 0; out < call_.outs; ++out) {
+        const E* from = products + (out - out % product_rows) * wide + out % product_rows * tile_step + run.at;
+        for (int64_t tile = 0; tile < run.count; tile += size) {
+          const Results<E> found = results<E>(from + tile, out_place_, probe);
+          for (int i = 0; i < 2; ++i) {
+            E* to = rows + i * row_step + 2 * tile;
+            found.template zipped<false>(i).store(to);
+            found.template zipped<true>(i).store(to + size);
+          }
+        }
+        for (int64_t i = 0; i < height; ++i) {
+          if (repair) repair->row(i, out, width, rows + i * row_step);
+          finish_.channels(Run{run.n, y + i, x, width, 0}, out, 1, rows + i * row_step, 0);
+        }
+      }
+    }
+  }
+
+  const DenseConv& call_;
+  Finish<E, S, last> finish_;
+  Filters<E, S> filters_;
+  int64_t rows_, columns_;  // of tiles
+  int64_t ins_, outs_, in_place_, out_place_, room_;
+  Aligned<E> factors_;
+};
+
+}  // namespace lightsr::dense

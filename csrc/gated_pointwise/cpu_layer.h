@@ -1,0 +1,141 @@
+// 1x1 convolutions of a block's pixels, several at once where their results have one shape.
+//
+// Of the tile of sums that a product computes in registers (common/product.h) those of all of them are in the L1 cache
+// together, so what becomes of them as a whole needs no memory for each.
+#pragma once
+
+#include <array>
+
+#include "../common/pixel_product.h"
+#include "arguments.h"
+
+namespace lightsr::gated {
+
+// The pixels of an operand as products with filters read them.
+template <class T>
+auto ready(const Block& block, const Operand<T>& pixels, int64_t channels) {
+  const int64_t rows = block.rows(channels), columns = block.columns(channels);
+  return block.planes ? pixels.across(rows, columns) : pixels.along(rows, columns);
+}
+
+// A small matrix [outs, ins] as products read it, filled up with zeros to whole tiles.
+template <class T>
+class Filters {
+  using F = typename Numbers<T>::Factor;
+  using E = typename Numbers<T>::Element;
+  static constexpr int64_t each = Numbers<T>::pairs ? 2 : 1;
+
+ public:
+  Filters(bool planes, int64_t outs, int64_t ins)
+      : outs(outs),
+        ins(ins),
+        planes_(planes),
+        depth_(depth_of<T>(ins)),
+        step_(planes ? depth_ : round_up(outs, Vec<Sum<E>>::size)),
+        count_(planes ? round_up(outs, product_rows) * step_ : depth_ * step_),
+        numbers_(count_) {
+    std::fill_n(reinterpret_cast<F*>(numbers_.data()), each * count_, F{});
+  }
+  Filters(bool planes, int64_t outs, int64_t ins, const void* from, int64_t out_step, int64_t in_step)
+      : Filters(planes, outs, ins) {
+    put(from, outs, 0, ins, out_step, in_step);
+  }
+
+  // Columns from `first` on: number (out, in) stands at from[out * out_step + in * in_step].
+  void put(const void* from, int64_t outs, int64_t first, int64_t ins, int64_t out_step, int64_t in_step) {
+    F* to = reinterpret_cast<F*>(numbers_.data());
+    for (int64_t out = 0; out < outs; ++out) {
+      for (int64_t i = 0; i < ins; ++i) {
+        const int64_t in = first + i;
+        const T number = static_cast<const T*>(from)[out * out_step + i * in_step];
+        F& place = to[planes_ ? out * each * step_ + in : (in / each * step_ + out) * each + in % each];
+        if constexpr (std::is_same_v<F, T>) {
+          place = number;
+        } else {
+          place = wide_number<F>(number);
+        }
+      }
+    }
+  }
+
+  Product<E> of(const Rows<const E>& pixels) const {
+    if (planes_) return {numbers_.data(), step_, 1, pixels.data, pixels.step, depth_};
+    return {pixels.data, pixels.step, 1, numbers_.data(), step_, depth_};
+  }
+  // Calls each(result, row, column, part...) with vectors of the filters times the pixels.
+  template <class Each>
+  void operator()(const Block& block, const Operand<T>& pixels, const Each& each) const {
+    multiply(of(ready(block, pixels, ins)), block.rows(outs), block.columns(outs), each);
+  }
+
+  const int64_t outs, ins;
+
+ private:
+  const bool planes_;
+  const int64_t depth_, step_, count_;
+  Aligned<E> numbers_;
+};
+
+// Filters and their bias.
+template <class T>
+struct Layer {
+  using S = typename Numbers<T>::Wide;
+  Filters<T> filters;
+  PerChannel<S> bias;
+
+  Layer(bool planes, const void* weight, const void* bias, int64_t outs, int64_t ins)
+      : filters(planes, outs, ins, weight, ins, 1), bias(planes, static_cast<const T*>(bias), outs) {}
+
+  template <class Each>
+  void operator()(const Block& block, const Operand<T>& pixels, const Each& each) const {
+    const auto offset = bias.from_channel(0);
+    filters(block, pixels, [=](Vec<S> value, int64_t row, int64_t column, auto... part) {
+      each(value + offset.at(row, column), row, column, part...);
+    });
+  }
+};
+
+// Calls each(sums, row, column, part...) with a vector of the sums of each product, all of the same rows and columns.
+template <class E, size_t count, class Each>
+void multiply_together(const std::array<Product<E>, count>& products, int64_t rows, int64_t columns, const Each& given,
+                       Ahead* ahead = nullptr) {
+  const Each each = given;  // a copy that nothing else points to, so what it holds stays in registers
+  using S = Sum<E>;
+  constexpr int size = Vec<S>::size, tile = product_rows * product_vectors * size;
+  alignas(64) S tiles[count][tile];
+  const int64_t vectors = (columns + size - 1) / size, groups = (vectors + product_vectors - 1) / product_vectors;
+  for (int64_t group = 0; group < groups; ++group) {
+    const int64_t begin = vectors * group / groups, end = vectors * (group + 1) / groups, column = begin * size;
+    const int wide = static_cast<int>(end - begin);
+    for (int64_t row = 0; row < rows; row += product_rows) {
+      const int64_t many = std::min<int64_t>(product_rows, rows - row);
+      const bool half = many <= product_rows / 2;
+      for (size_t i = 0; i < count; ++i) {
+        // clang-format off
+        switch (2 * wide + half) {
+          case 2: product_tile<E, product_rows, 1>(products[i], row, column, tiles[i], ahead); break;
+          case 3: product_tile<E, product_rows / 2, 1>(products[i], row, column, tiles[i], ahead); break;
+          case 4: product_tile<E, product_rows, 2>(products[i], row, column, tiles[i], ahead); break;
+          case 5: product_tile<E, product_rows / 2, 2>(products[i], row, column, tiles[i], ahead); break;
+          case 6: product_tile<E, product_rows, 3>(products[i], row, column, tiles[i], ahead); break;
+          case 7: product_tile<E, product_rows / 2, 3>(products[i], row, column, tiles[i], ahead); break;
+        }
+        // clang-format on
+      }
+      const int64_t last = std::min(columns, end * size);
+      const S* from = tiles[0];
+      const auto at = [&](int64_t i) {
+        std::array<Vec<S>, count> found;
+        for (size_t k = 0; k < count; ++k) found[k] = Vec<S>::load(from + k * tile + i);
+        return found;
+      };
+      for (int64_t r = row; r < row + many; ++r, from += wide * size) {
+        int64_t i = 0;
+        for (; column + i + size <= last; i += size) each(at(i), r, column + i);
+        if (column + i < last) each(at(i), r, column + i, static_cast<int>(last - column - i));
+      }
+    }
+  }
+}
+
+}  // namespace lightsr::gated

@@ -1,0 +1,37 @@
+// multi_attention on the CPU, forward, for every type.
+//
+// Floor: the parts read twice, as the means over a picture need every pixel before the first result, the residual read
+// and the result written; 2 C_k multiply-adds for each of their numbers and out_channels more.
+#include <memory>
+
+#include "cpu_forward.h"
+#include "cpu_gate.h"
+
+namespace lightsr {
+namespace {
+
+template <class T>
+void forward(const MultiAttention& call) {
+  const auto lit = multi::all_lit<T>(call);
+  multi::Gates<T>(call, lit).run();
+  multi::make_scales<typename Numbers<T>::Wide>(call);
+  if (!call.out) return;
+  multi::Fused<T>(call, lit).run();
+}
+
+}  // namespace
+
+void multi_attention_forward_cpu(const MultiAttention& call) {
+  switch (call.type) {
+    case Type::float32:
+      return forward<float>(call);
+    case Type::float64:
+      return forward<double>(call);
+    case Type::float16:
+      return forward<Float16>(call);
+    case Type::bfloat16:
+      return forward<BFloat16>(call);
+  }
+}
+
+}  // namespace lightsr
