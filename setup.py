@@ -51,7 +51,7 @@ class Wheel(bdist_wheel):
 setup(
     packages=[*find_packages(include=["lightsr", "lightsr.*", "lightsr_kernels", "lightsr_kernels.*"]), NATIVE],
     package_dir={NATIVE: "csrc"},
-    package_data={"": ["py.typed"], NATIVE: ["**/*"]},
+    package_data={"": ["py.typed"], "lightsr": ["recipes/*.toml", "weights/*"], NATIVE: ["**/*"]},
     distclass=Parts,
     cmdclass={"build_py": Build, "bdist_wheel": Wheel},
 )

@@ -69,6 +69,11 @@ def _add_upscale(verb: argparse.ArgumentParser) -> None:
         metavar="N",
         help="refuse larger pictures before decoding them (default %(default)s)",
     )
+    verb.add_argument(
+        "--resume",
+        action=argparse.BooleanOptionalAction,
+        help="leave out pictures whose result is newer than they are (default: under torchrun alone)",
+    )
     verb.add_argument("-q", "--quiet", action="store_true", help="print errors only")
 
 
@@ -123,6 +128,23 @@ def _add_fold(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("-q", "--quiet", action="store_true", help="print errors only")
 
 
+def _add_train(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("config", metavar="CONFIG", help="a TOML file, or a recipe such as hasn_x4")
+    verb.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="put a setting in place of the file's, such as data.train=DIV2K; repeat for more",
+    )
+    verb.add_argument("-o", "--output", metavar="FOLDER", help="where the run goes, and goes on (default runs/CONFIG)")
+    verb.add_argument("--max-time", type=float, metavar="MINUTES", help="stop and save after that long")
+    verb.add_argument("--fresh", action="store_true", help="begin anew, whatever the folder holds")
+    verb.add_argument("--print-config", action="store_true", help="print every setting as TOML, and train nothing")
+    verb.add_argument("--pack", metavar="FILE", help="put the training pictures into one file, and train nothing")
+    verb.add_argument("-q", "--quiet", action="store_true", help="print errors only")
+
+
 _VERBS: dict[str, tuple[str, str, Callable[[argparse.ArgumentParser], None]]] = {
     "upscale": (
         "enlarge a picture, or every picture of a folder",
@@ -137,6 +159,11 @@ _VERBS: dict[str, tuple[str, str, Callable[[argparse.ArgumentParser], None]]] = 
     "info": ("list the networks: size, cost, tiles, weights at hand", "lightsr info hasn -s 4", _add_info),
     "doctor": ("say what this machine has and which kernels will run", "lightsr doctor --json", _add_doctor),
     "export": ("write ONNX, torch.export or folded weights", "lightsr export HASN.pth -o hasn_x4.onnx", _add_export),
+    "train": (
+        "train a network by a recipe, or go on with a training that was stopped",
+        "lightsr train hasn_x4 --set data.train=DIV2K/HR --max-time 600",
+        _add_train,
+    ),
     "fold": ("fold training-only weights into plain filters", "lightsr fold in.pth -o out.safetensors", _add_fold),
 }
 

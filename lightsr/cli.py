@@ -59,6 +59,7 @@ def _upscale(args: argparse.Namespace) -> int:
         quality=args.quality,
         strip_metadata=args.strip_metadata,
         max_pixels=args.max_pixels,
+        resume=args.resume,
         quiet=args.quiet,
     )
     if not args.quiet:
@@ -139,6 +140,30 @@ def _fold(args: argparse.Namespace) -> int:
     return 0
 
 
+def _train(args: argparse.Namespace) -> int:
+    from .training.config import as_toml, read_config
+
+    overrides = list(args.set)
+    if args.max_time is not None:
+        overrides.append(f"max_minutes={args.max_time}")
+    config = read_config(args.config, overrides, args.output)
+    if args.print_config:
+        print(as_toml(config), end="")
+        return 0
+    if args.pack is not None:
+        from .training.pack import pack
+
+        print(printable(pack(config, args.pack)))
+        return 0
+    from .training.run import train
+
+    result = train(config, fresh=args.fresh, quiet=args.quiet)
+    if not args.quiet:
+        left = "" if result.finished else "; the same command goes on from here"
+        print(printable(f"{result.weights}: step {result.steps} of {result.total}{left}"))
+    return 0 if result.signal is None else 128 + result.signal
+
+
 _RUN = {
     "upscale": _upscale,
     "evaluate": _evaluate,
@@ -146,6 +171,7 @@ _RUN = {
     "doctor": _doctor,
     "export": _export,
     "fold": _fold,
+    "train": _train,
 }
 
 

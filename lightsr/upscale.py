@@ -19,6 +19,7 @@ from .memory import is_out_of_memory, shown, usable_memory
 from .networks import SRNetwork, create, network_class
 from .outputs import Job, make_folder, plan
 from .resize import imresize
+from .shares import is_finished, own_device, rank_and_ranks, share_of
 from .tiles import PatchLimit, Progress, check_tile, run_tiled
 
 _LUMA = (0.299, 0.587, 0.114)  # BT.601: how grey a colour looks
@@ -47,6 +48,7 @@ def upscale(
     quality: int = 95,
     strip_metadata: bool = False,
     max_pixels: int = MAX_PIXELS,
+    resume: bool | None = None,
     quiet: bool = False,
 ) -> Report:
     """Enlarges a picture, or every picture directly in a folder, 2, 3 or 4 times.
@@ -64,7 +66,10 @@ def upscale(
         quality: of JPEG and WebP, 1 to 100; 100 makes WebP lossless.
         strip_metadata: leaves EXIF, colour profile and DPI out.
         max_pixels: larger pictures are refused before they are decoded.
+        resume: leaves out pictures whose result is newer than they and the weights are; None: under torchrun alone.
         quiet: no progress bar; there is none off a terminal anyway.
+
+    Under torchrun each process takes its share of a folder, on the GPU of its number where there are any.
 
     Returns:
         The files written and the pictures skipped, each with its reason. float32 throughout. Each file is written under
@@ -86,13 +91,20 @@ def upscale(
         # Paths are checked first, because a slip there should not wait for a network to load.
         name = network if network is not None or weights is None else "network"
         plan(Path(source), Path(output), f"{name}x{scale}", format)
-        net = _network(network, scale, weights, device)
+        rank, ranks = rank_and_ranks()
+        net, used = _network(network, scale, weights, own_device(device))
         jobs, clashes = plan(Path(source), Path(output), f"{net.name}x{net.scale}", format)
-        report.failed += clashes
+        report.failed += clashes if rank == 0 else []
         if jobs:
             make_folder(jobs[0].target.parent)
+        jobs = share_of(jobs)
+        if resume or (resume is None and ranks > 1):
+            planned = len(jobs)
+            jobs = [job for job in jobs if not is_finished(job, used)]
+            if len(jobs) < planned:
+                report.notes.append(f"{planned - len(jobs)} of {planned} results were there already")
         limit = PatchLimit()
-        with _bar(len(jobs), quiet) as bar:
+        with _bar(len(jobs), quiet or rank > 0) as bar:
             for number, job in enumerate(jobs):
                 try:
                     _enlarge_file(net, job, tile, limit, bar.update, max_pixels, quality, strip_metadata)
@@ -204,8 +216,10 @@ def _grey(colour: Tensor) -> Tensor:  # [3, H, W] -> [3, H, W] with equal channe
     return luma.expand(3, -1, -1)
 
 
-def _network(name: str | None, scale: int | None, weights: str | Path | None, device: str | torch.device) -> SRNetwork:
-    """The network on its device, in eval mode, with its weights."""
+def _network(
+    name: str | None, scale: int | None, weights: str | Path | None, device: str | torch.device
+) -> tuple[SRNetwork, str | Path | None]:
+    """The network on its device, in eval mode, with its weights; and the file that they are from."""
     from .at_hand import how_to_add, weights_for
     from .checkpoint import load
 
@@ -217,7 +231,7 @@ def _network(name: str | None, scale: int | None, weights: str | Path | None, de
     if name == "bicubic":
         if weights is not None:
             raise InputError(f"bicubic has no weights; leave {weights} out, or name another network")
-        return create("bicubic", scale or 4).eval()
+        return create("bicubic", scale or 4).eval(), None
     if weights is None:
         if name is None:
             raise InputError(f"no network is named and no weights are given; {how_to_add()}")
@@ -226,7 +240,7 @@ def _network(name: str | None, scale: int | None, weights: str | Path | None, de
         except InputError as error:
             source = "; the authors' own for x4 are experiments/HASN.pth of github.com/nathan66666/HASN"
             raise InputError(f"{error}{source if name == 'hasn' else ''}") from error
-    return load(weights, network=name, scale=scale, use_fused=True, device=place)
+    return load(weights, network=name, scale=scale, use_fused=True, device=place), weights
 
 
 @contextmanager

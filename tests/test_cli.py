@@ -22,7 +22,7 @@ from lightsr.images import MAX_PIXELS
 from lightsr.upscale import Report
 from lightsr_kernels import dispatch
 
-VERBS = ("upscale", "evaluate", "info", "doctor", "export", "fold")
+VERBS = ("upscale", "evaluate", "info", "doctor", "export", "fold", "train")
 
 
 @pytest.fixture(autouse=True)
