@@ -29,6 +29,7 @@ class Case:
     direction: str
     dtype: str
     bench: ClassVar[str] = "depthwise"
+    untried: ClassVar[tuple[str, ...]] = ()
 
     @property
     def name(self) -> str:
@@ -59,6 +60,9 @@ class Case:
 
     def error(self, got: Tensor, wanted: Tensor) -> float:
         return error(got, wanted)
+
+    def limit(self, given: Inputs, wanted: Tensor) -> float:
+        return TOLERANCE[DTYPES[self.dtype]]
 
     def part(self) -> tuple[Case, float]:
         n, c, h, w = self.shape

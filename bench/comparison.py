@@ -11,7 +11,6 @@ from typing import Any, ClassVar, Protocol
 
 import torch
 
-from .case import DTYPES, TOLERANCE
 from .contender import Contender, NotHereError, Prepare
 from .memory import peak_of
 from .peak import copy_of, multiply_adds
@@ -24,6 +23,7 @@ class Case(Protocol):
     """What is computed, by whom, and the exact result."""
 
     bench: ClassVar[str]  # the name of the file that a run is saved in
+    untried: ClassVar[tuple[str, ...]]  # ways that are not called on a part first: getting ready would take twice
 
     @property
     def name(self) -> str: ...
@@ -42,6 +42,9 @@ class Case(Protocol):
 
     def error(self, got: Any, wanted: Any) -> float:
         """The largest difference, as a share of the largest value."""
+
+    def limit(self, given: Any, wanted: Any) -> float:
+        """How large the error of ours may be."""
 
     def part(self) -> tuple[Case, float]:
         """A smaller case that tells how long this one takes, and how many times as long that is."""
@@ -95,9 +98,13 @@ class Comparison:
         """What is reported of one contender."""
         result: dict[str, Any] = asdict(row)
         del result["times"]
+        if len(row.times) > 1:
+            low, _, high = statistics.quantiles(row.times, n=4, method="inclusive")
+            result["quartiles"] = [low, high]
         if row.seconds and self.case.flops:
             result["GFLOP/s"] = self.case.flops / row.seconds / 1e9
             result["of FMA peak"] = self.case.flops / row.seconds / self.peak
+        if row.seconds and self.case.bytes:
             result["of copy bandwidth"] = self.case.bytes / row.seconds / self.copy
         result["times the best rival"] = self.ratio(row)
         return result
@@ -108,6 +115,7 @@ class Comparison:
             "case": {**vars(self.case), "name": self.case.name, "flops": self.case.flops, "bytes": self.case.bytes},
             "a plain call takes": self.chosen,
             "FMA peak, GFLOP/s": self.peak / 1e9,
+            "FMA floor, s": self.case.flops / self.peak,
             "copy, GB/s": self.copy / 1e9,
             "best rival": best.name if best else None,
             "ours": [self.figures(row) for row in self.ours],
@@ -115,23 +123,24 @@ class Comparison:
         }
 
 
-def compare(case: Case, device: str, seconds: float, longest: float) -> Comparison:
+def compare(case: Case, device: str, seconds: float, longest: float, least: int = 5) -> Comparison:
     """Proves and times the case on every contender.
 
     Fails where ours is wrong. A rival whose call would take more than `longest` seconds is told and not timed, unless
-    all others have no number.
+    all others have no number. There are at least `least` rounds.
     """
     torch._dynamo.reset()  # and not while a case runs: whoever was compiled would be compiled again in the rounds
     gc.collect()  # what the last case left behind
     given = case.inputs(device)
     wanted = case.exact(given)
+    limit = case.limit(given, wanted)
     ready: dict[str, Contender] = {}
     mine: list[Row] = []
     rivals: list[Row] = []
     for prepare in case.ours(device):
         predict(case, device, prepare)
         contender, row = first(case, given, wanted, prepare)
-        assert row.error is not None and row.error <= TOLERANCE[DTYPES[case.dtype]], (
+        assert row.error is not None and row.error <= limit, (
             f"{case.name} by {row.name}: off by {row.error:.2g} of the largest value, so there is no number"
         )
         ready[row.name] = contender
@@ -140,7 +149,7 @@ def compare(case: Case, device: str, seconds: float, longest: float) -> Comparis
     for name, prepare in case.rivals():
         try:
             expected = predict(case, device, prepare)
-            row = Row(name) if expected > longest else add(case, given, wanted, prepare, ready)
+            row = Row(name) if expected > longest else add(case, given, wanted, limit, prepare, ready)
         except NotHereError as reason:
             row = Row(name, reason=str(reason))
         else:
@@ -150,8 +159,8 @@ def compare(case: Case, device: str, seconds: float, longest: float) -> Comparis
         rivals.append(row)
     if slow and all(row.reason for row in rivals):  # then the least slow is the best there is
         _, row, prepare = min(slow, key=lambda each: each[0])
-        vars(row).update(vars(add(case, given, wanted, prepare, ready)))
-    return timed(case, given, ready, mine, rivals, seconds)
+        vars(row).update(vars(add(case, given, wanted, limit, prepare, ready)))
+    return timed(case, given, ready, mine, rivals, seconds, least)
 
 
 def first(case: Case, given: Any, wanted: Any, prepare: Prepare) -> tuple[Contender, Row]:
@@ -165,10 +174,10 @@ def first(case: Case, given: Any, wanted: Any, prepare: Prepare) -> tuple[Conten
     return contender, Row(contender.name, error=case.error(contender.result(result), wanted), memory=memory)
 
 
-def add(case: Case, given: Any, wanted: Any, prepare: Prepare, ready: dict[str, Contender]) -> Row:
+def add(case: Case, given: Any, wanted: Any, limit: float, prepare: Prepare, ready: dict[str, Contender]) -> Row:
     """A rival made ready to be timed, unless it computes something else."""
     contender, row = first(case, given, wanted, prepare)
-    if row.error is None or not row.error <= LENIENT * TOLERANCE[DTYPES[case.dtype]]:  # so for no number, too
+    if row.error is None or not row.error <= LENIENT * limit:  # so for no number, too
         row.reason = "its result is wrong"
     else:
         ready[row.name] = contender
@@ -177,6 +186,8 @@ def add(case: Case, given: Any, wanted: Any, prepare: Prepare, ready: dict[str, 
 
 def predict(case: Case, device: str, prepare: Prepare) -> float:
     """About how many seconds a call takes, by one on a part of the rows; loads all code that a call needs."""
+    if getattr(prepare, "func", prepare).__name__ in case.untried:
+        return 0.0
     small, times = case.part()
     rounds = Rounds({"small": prepare(small, small.inputs(device)).run}, waiter(device))
     rounds.once("small")
@@ -184,14 +195,20 @@ def predict(case: Case, device: str, prepare: Prepare) -> float:
 
 
 def timed(
-    case: Case, given: Any, ready: dict[str, Contender], mine: list[Row], rivals: list[Row], seconds: float
+    case: Case,
+    given: Any,
+    ready: dict[str, Contender],
+    mine: list[Row],
+    rivals: list[Row],
+    seconds: float,
+    least: int,
 ) -> Comparison:
     device = given.x.device.type
     peak = multiply_adds(device)
     calls: dict[str, Callable[[], Any]] = {name: contender.run for name, contender in ready.items()}
     calls |= {"peak": peak.call, "copy": copy_of(given.x)}
     repeat = 20 if device == "cuda" else 1
-    rounds = Rounds(calls, waiter(device), repeat, yardsticks=("peak", "copy")).run(seconds)
+    rounds = Rounds(calls, waiter(device), repeat, yardsticks=("peak", "copy")).run(seconds, least)
     assert cores() == CORES, "a library has bound this thread to some of its cores, so the times mean nothing"
     medians = rounds.medians()
     for row in (*mine, *rivals):

@@ -16,7 +16,7 @@ import lightsr_kernels
 from lightsr_kernels.dispatch import call, choose
 from lightsr_kernels.spec import SPECS, Make, OpSpec
 
-from .case import DTYPES, LAYOUTS, error
+from .case import DTYPES, LAYOUTS, TOLERANCE, error
 from .contender import Contender, Prepare
 from .ours import backends
 
@@ -32,6 +32,7 @@ class OpCase:
     way: str
     dtype: str
     bench: ClassVar[str] = "fused"
+    untried: ClassVar[tuple[str, ...]] = ()
 
     @property
     def name(self) -> str:
@@ -86,6 +87,9 @@ class OpCase:
         pairs = zip(got, wanted, strict=True)
         errors = [error(one, other) for one, other in pairs if other.numel()]
         return float(torch.tensor(errors, dtype=torch.float64).max())  # max() would pass over what is no number
+
+    def limit(self, given: Given, wanted: Sequence[Tensor]) -> float:
+        return TOLERANCE[DTYPES[self.dtype]]
 
     def part(self) -> tuple[OpCase, float]:
         return self, 1.0  # as no call takes long, it is tried as it is

@@ -7,18 +7,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-COLORS = {
-    "lightsr": "#c1272d",
-    "pytorch": "#555555",
-    "compiled": "#9a9a9a",
-    "onnxruntime": "#0072b2",
-    "openvino": "#009e73",
-}
+from .plot_colors import COLORS, OTHER
+from .plot_networks import plot_networks
 
 
 def plot(bench: str, content: dict[str, Any], folder: Path) -> list[Path]:
     """The pictures of a run of the bench of this name."""
-    return {"depthwise": plot_depthwise, "fused": plot_fused}[bench](content, folder)
+    return {"depthwise": plot_depthwise, "fused": plot_fused, "networks": plot_networks}[bench](content, folder)
 
 
 def plot_fused(content: dict[str, Any], folder: Path) -> list[Path]:
@@ -34,7 +29,7 @@ def plot_fused(content: dict[str, Any], folder: Path) -> list[Path]:
         unit = min(row["seconds"] for row in each["ours"] if row["seconds"])
         for row in (*each["ours"], *each["rivals"]):
             if row["seconds"]:
-                color = COLORS.get(row["name"].split()[0], "#e69f00")
+                color = COLORS.get(row["name"].split()[0], OTHER)
                 marker = "o" if "nchw" in row["name"] else "s"
                 panel.plot(row["seconds"] / unit, place, marker, label=row["name"], color=color, markersize=4)
     panel.set_yticks(range(len(cases)), [each["case"]["name"] for each in cases], fontsize=6)
@@ -102,7 +97,7 @@ def draw(panel: Any, cases: list[dict[str, Any]]) -> None:
     for name, points in lines.items():
         style = "--" if "channels_last" in name else "-"
         ours = name.startswith("lightsr")
-        color = COLORS.get(name.split()[0], "#e69f00")
+        color = COLORS.get(name.split()[0], OTHER)
         panel.plot(*zip(*points, strict=True), style, label=name, color=color, marker=".", linewidth=2 if ours else 1)
     from matplotlib.ticker import LogLocator
 

@@ -1,61 +1,59 @@
-"""The time of every network of the registry, on plain PyTorch and on fused ops. A red test means no number."""
+"""Each network against everything else that runs it, case by case, in one run. A red test means no number."""
 
 from __future__ import annotations
 
-import copy
-from functools import cache
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
 
-from lightsr.networks import REGISTRY, SRNetwork, create
-from lightsr.networks.cost import multiply_adds
+from lightsr.networks import REGISTRY
 
-from .timing import DEVICES, LAYOUTS, check, settings, timed
+from .comparison import compare
+from .network_case import NetworkCase
+from .replay import CLOCK, replay
+from .report import COMPARISONS
+from .timing import DEVICES
 
-SCALE = 4
-SMALL, LARGE = (45, 80), (180, 320)  # low-resolution heights and widths: of 320x180 and of 1280x720
+NETWORKS = [name for name in REGISTRY if name != "bicubic"]
+SMALL, LARGE = (1, 3, 180, 320), (1, 3, 360, 640)  # results of 1280x720 and of 2560x1440
+PATCHES = (16, 3, 48, 48)  # a batch as in training
+HALF = ("float16", "bfloat16")
 
 
-@cache
-def network(name: str, use_fused: bool) -> SRNetwork:
-    torch.manual_seed(0)
-    return create(name, SCALE, use_fused).fold().eval()
+def usual() -> Iterator[NetworkCase]:
+    """Quick ones: IDSA-Net on half the rows and columns, and batches of two."""
+    for name in NETWORKS:
+        yield NetworkCase(name, (1, 3, 90, 160) if name == "idsa_net" else SMALL, "inference")
+        yield NetworkCase(name, (2, *PATCHES[1:]), "training")
 
 
-@cache
-def is_right(name: str, use_fused: bool, device: str, layout: str) -> None:
-    """Fails unless a small picture comes out as plain PyTorch has it in float64."""
-    x = torch.rand(1, 3, 17, 19, generator=torch.Generator().manual_seed(0))
-    net = network(name, use_fused).to(device)
-    exact = copy.deepcopy(network(name, False)).to(device, torch.float64)
-    with torch.no_grad():
-        got = net(x.to(device, memory_format=LAYOUTS[layout]))
-        wanted = exact(x.to(device, torch.float64))
-    check(got, wanted, f"{name} {'fused' if use_fused else 'plain'}")
+def every(device: str) -> Iterator[NetworkCase]:
+    dtypes = ("float32", *HALF) if device == "cuda" else ("float32",)
+    for name in NETWORKS:
+        yield from (NetworkCase(name, shape, "inference", dtype, True) for shape in (SMALL, LARGE) for dtype in dtypes)
+        yield from (NetworkCase(name, PATCHES, "training", dtype, True) for dtype in dtypes)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Every network, plain and fused, in both layouts; with --full also the large size."""
-    sizes = [SMALL, LARGE] if metafunc.config.getoption("--full", default=False) else [SMALL]
-    metafunc.parametrize("layout", LAYOUTS)
-    metafunc.parametrize("use_fused", [False, True], ids=["plain", "fused"])
-    metafunc.parametrize("size", sizes, ids=lambda size: f"1x3x{size[0]}x{size[1]}")
-    metafunc.parametrize("device", DEVICES)
-    metafunc.parametrize("name", REGISTRY)
+    full = metafunc.config.getoption("--full", default=False)
+    cases = [(case, device) for device in DEVICES for case in (every(device) if full else usual())]
+    metafunc.parametrize(("case", "device"), cases, ids=[f"{case.name}-{device}" for case, device in cases])
 
 
-@settings
-def test_network(name: str, device: str, size: tuple[int, int], use_fused: bool, layout: str, benchmark: Any) -> None:
-    is_right(name, use_fused, device, layout)
-    net = network(name, use_fused).to(device)
-    x = torch.rand(1, 3, *size).to(device, memory_format=LAYOUTS[layout])
-    benchmark.group = f"{name} x{SCALE} {size[0]}x{size[1]} {device}"
-    flops = 2 * multiply_adds(net) * size[0] * size[1] // (LARGE[0] * LARGE[1])
-    benchmark.extra_info.update(flops=flops, parameters=sum(each.numel() for each in net.parameters()))
-    with torch.no_grad():
-        seconds = timed(benchmark, lambda: net(x), device, full=True)
-    if seconds is not None:
-        benchmark.extra_info["GFLOP/s"] = flops / seconds / 1e9
-        benchmark.extra_info["output megapixels/s"] = size[0] * size[1] * SCALE**2 / seconds / 1e6
+@pytest.fixture(autouse=True)
+def exact_float32() -> Iterator[None]:
+    """Float32 that is float32 on a GPU too, and the fastest of cuDNN's algorithms."""
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = cudnn.allow_tf32, matmul.allow_tf32, cudnn.benchmark
+    cudnn.allow_tf32, matmul.allow_tf32, cudnn.benchmark = False, False, True
+    yield
+    cudnn.allow_tf32, matmul.allow_tf32, cudnn.benchmark = before
+
+
+@pytest.mark.benchmark(timer=CLOCK, disable_gc=True)
+def test_networks(case: NetworkCase, device: str, full: bool, benchmark: Any, request: pytest.FixtureRequest) -> None:
+    found = compare(case, device, seconds=3.0 if full else 1.0, longest=30.0 if full else 2.0, least=5 if full else 3)
+    request.config.stash[COMPARISONS].append(found)
+    replay(benchmark, found, f"{case.network} x4 {case.way} {case.dtype} {device}")

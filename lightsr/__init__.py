@@ -17,16 +17,18 @@ if TYPE_CHECKING:
     from lightsr_kernels import __version__
 
     from .checkpoint import fold, load
+    from .cuda_graph import capture
     from .networks import create
 
 # Loaded when first used, so that `import lightsr` stays quick.
 _HOMES = {
+    "capture": "cuda_graph",
     "create": "networks",
     "fold": "checkpoint",
     "load": "checkpoint",
 }
 
-__all__ = ["InputError", "__version__", "create", "fold", "load"]
+__all__ = ["InputError", "__version__", "capture", "create", "fold", "load"]
 
 
 def __getattr__(name: str) -> Any:

@@ -86,7 +86,7 @@ def test_relative_links_resolve(page: Path) -> None:
 
 @EACH_PAGE
 def test_commands_in_documents_parse(page: Path) -> None:
-    verbs = dict.fromkeys(("upscale", "evaluate", "info", "doctor", "export", "fold"), lambda args: 0)
+    verbs = dict.fromkeys(("upscale", "evaluate", "info", "doctor", "export", "fold", "train"), lambda args: 0)
     for block in code_blocks(page, "(?:sh|console)"):
         for line in block.replace("\\\n", " ").splitlines():
             command = re.split(r"[|;&]", line.removeprefix("$ "))[0]
