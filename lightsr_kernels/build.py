@@ -23,7 +23,7 @@ from .cache import BuildError
 __all__ = ["BuildError", "build_info", "built", "load", "state", "why_not"]
 
 PARTS = ("cpu", "cuda")
-SECONDS = {"cpu": 20, "cuda": 60, "module": 5}  # about, for the line that says a build has begun
+SECONDS = {"cpu": 75, "cuda": 60, "module": 5}  # about, for the line that says a build has begun
 # What the answer to why_not hangs on, besides the files of the machine, which are looked at once.
 _VARIABLES = ("LIGHTSR_JIT", "LIGHTSR_CUDA_ARCHS", "CXX", "CUDACXX", "CUDA_HOME", "CUDA_PATH", "PATH")
 

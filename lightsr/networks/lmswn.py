@@ -127,6 +127,7 @@ class LMSWN(SRNetwork):
     title = "LMSWN"
     source = "Computer Engineering & Science 46(8):1433-1443, 2024; a reconstruction from its abstract"
     exact_tiles = True
+    multiple = 2  # Winograd's convolution rounds rows, and columns, of odd and even number in two ways
 
     def __init__(
         self,
