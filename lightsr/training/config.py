@@ -35,7 +35,7 @@ def read_config(source: str | Path, overrides: Sequence[str] = (), output: str |
 
     Example:
         >>> from lightsr.training.config import read_config
-        >>> read_config("hasn_x4", ["steps=1000"]).steps
+        >>> read_config("lmswn_x4", ["steps=1000"]).steps
         1000
     """
     path = _find(str(source))
