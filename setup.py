@@ -51,7 +51,12 @@ class Wheel(bdist_wheel):
 setup(
     packages=[*find_packages(include=["lightsr", "lightsr.*", "lightsr_kernels", "lightsr_kernels.*"]), NATIVE],
     package_dir={NATIVE: "csrc"},
-    package_data={"": ["py.typed"], "lightsr": ["recipes/*.toml", "weights/*"], NATIVE: ["**/*"]},
+    package_data={
+        "": ["py.typed"],
+        "lightsr": ["recipes/*.toml", "weights/*"],
+        "lightsr_kernels.depthwise_conv": ["tuned/*.json"],
+        NATIVE: ["**/*"],
+    },
     distclass=Parts,
     cmdclass={"build_py": Build, "bdist_wheel": Wheel},
 )

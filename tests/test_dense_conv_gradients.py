@@ -267,3 +267,27 @@ def test_what_is_kept_changes_little() -> None:
             found.append(torch.autograd.grad(out.square().sum(), inputs))
         for one, other in zip(*found, strict=True):
             torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-4)
+
+
+@cpu_alone
+@pytest.mark.parametrize("layout", LAYOUTS, ids=str)
+def test_the_bias_alone_has_the_same_bits_with_any_number_of_threads(layout: torch.memory_format) -> None:
+    """Of one filter the bias's gradient is one sum over all pixels, which torch would cut by threads."""
+    threads = torch.get_num_threads()
+    x, grad = (
+        values((4, 3, 100, 90), torch.float32).contiguous(memory_format=layout),
+        values((4, 1, 100, 90), torch.float32),
+    )
+    found: list[Tensor] = []
+    try:
+        for many in (1, 2, 3):
+            torch.set_num_threads(many)
+            bias = torch.zeros(1, requires_grad=True)
+            with lightsr_kernels.backend("cpu"):
+                out = dense_conv(x, torch.ones(1, 3, 3, 3), bias)
+            found += torch.autograd.grad(out, bias, grad)
+    finally:
+        torch.set_num_threads(threads)
+    assert torch.equal(found[0], found[1])
+    assert torch.equal(found[0], found[2])
+    torch.testing.assert_close(found[0].double(), grad.double().sum().view(1), rtol=0, atol=1e-4)

@@ -56,6 +56,32 @@ def test_without_a_gpu_it_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert "run without --render first" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("content", ['{"sections": {"dev', "[]", '{"sections": {"device": 1}}'])
+def test_a_report_that_cannot_be_read_is_told_and_kept(
+    tmp_path: Path, content: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "report.json").write_text(content)
+    for way in (["--render"], ["--resume", "--dry-run"], ["--only", "device", "--dry-run"]):
+        assert command.main(["--out", str(tmp_path), *way]) == 1
+        told = capsys.readouterr().err
+        assert "report.json is cut short or no report" in told and told.count("\n") == 1
+    assert (tmp_path / "report.json").read_text() == content
+
+
+def test_a_folder_that_cannot_be_written_to_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("")
+    assert command.main(["--out", str(tmp_path / "file"), "--dry-run"]) == 1
+    told = capsys.readouterr()
+    assert told.err == f"{tmp_path / 'file'}: File exists\n" and not told.out
+
+
+def test_a_matrix_without_pytest_has_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(matrix, "run", lambda *_: (1, "python: No module named pytest\n"))
+    context = Context("matrix", Store(tmp_path), tmp_path, "cpu", time.monotonic() + 9)
+    with pytest.raises(RuntimeError, match="pytest ended with 1: python: No module named pytest"):
+        matrix.matrix(context)
+
+
 def test_all_sections_on_the_cpu(tmp_path: Path) -> None:
     assert command.main(["--out", str(tmp_path), "--dry-run", "--max-minutes", "5"]) == 0
     sections = read(tmp_path)["sections"]
@@ -162,7 +188,7 @@ def recorded() -> dict[str, Any]:
         },
         "networks": {"hasn": {"rows": {name: {**each, "memory": 3_000_000} for name, each in rows.items()}}},
         "ops": {"an_op": {"floor": 1e-5, "rows": rows}, "other": {"why_not": "OutOfMemoryError: so much"}},
-        "tuning": {"a call": {"forward": tile, "weight": tile}},
+        "tuning": {"a call": {"forward": tile, "weight": {**tile, "rule's seconds": None}}},
     }
     sections = {name: {"status": "done", "seconds": 1.0, "data": each} for name, each in data.items()}
     return {"sections": sections | {"training": {"status": "partial", "seconds": 2.0, "data": {}, "reason": "no time"}}}
@@ -185,6 +211,7 @@ def test_the_page_is_made_from_the_recorded_figures(tmp_path: Path) -> None:
         "- an_op, compiled nchw: its result is wrong",
         "- other: OutOfMemoryError: so much",
         "| a call | forward | 10 | 20 |",
+        "| a call | weight | 10 |  |",
     ):
         assert line in page.splitlines(), line
 
@@ -287,7 +314,7 @@ def test_the_clock_calls_everyone_in_turn_over_all_inputs() -> None:
 def test_tuning_calls_are_many_and_none_in_a_dry_run() -> None:
     calls = list(tuning.calls(dry=False))
     assert len({tuning.named(call) for call in calls}) == len(calls) == 60 and not list(tuning.calls(dry=True))
-    assert tuning.named(calls[0]) == "1x64x180x320-k7-d1-float16-channels_last"
+    assert tuning.named(calls[0]) == "1x64x180x320-k7x7-d1x1-float16-channels_last"
 
 
 def test_the_fastest_tile_is_taken_from_then_on(monkeypatch: pytest.MonkeyPatch) -> None:

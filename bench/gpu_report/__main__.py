@@ -18,7 +18,7 @@ from .matrix import matrix, sanitizer
 from .networks import networks, training
 from .ops import ops
 from .render import render
-from .store import FILE, Context, Store, read
+from .store import FILE, Context, Store, UnusableError, read
 from .tuning import tuning
 
 # In this order, each with its weight: a section gets that share of the time that is left for it and those behind it.
@@ -101,6 +101,16 @@ def settle() -> None:
 
 def main(words: list[str] | None = None) -> int:
     given = parser().parse_args(words)
+    try:
+        return command(given)
+    except UnusableError as error:
+        print(error, file=sys.stderr)
+    except OSError as error:
+        print(f"{given.out}: {error.strerror or error}", file=sys.stderr)
+    return 1
+
+
+def command(given: argparse.Namespace) -> int:
     if given.render:
         if not (given.out / FILE).exists():
             print(f"{given.out / FILE} is not there: run without --render first", file=sys.stderr)
@@ -113,6 +123,7 @@ def main(words: list[str] | None = None) -> int:
     if not given.dry_run:
         settle()
     store = Store(given.out, keep=given.resume or given.only is not None)
+    store.write()  # better now than after the first section
     names = [name for name in given.only or SECTIONS if not (given.resume and store.done(name))]
     run(names, store, given.out.resolve(), "cpu" if given.dry_run else "cuda", 60 * given.max_minutes, given.resume)
     print(*render(read(given.out), given.out), sep="\n")

@@ -42,6 +42,8 @@ def matrix(context: Context) -> None:
     context.put("exit", code)
     if code not in (0, None):
         context.put("output", told[-TAIL:])
+    if code is not None and (code not in (0, 1) or not context.data["outcomes"]):  # 1: some failed, and are told
+        raise RuntimeError(f"pytest ended with {code}: {(told.strip().splitlines() or ['no message'])[-1]}")
 
 
 def tally(record: Path) -> dict[str, Any]:
@@ -102,3 +104,6 @@ def run(words: list[str], environment: dict[str, str], context: Context) -> tupl
             os.killpg(process.pid, signal.SIGKILL)  # and all that it has started
             context.missed.append("the rest of " + " ".join(Path(each).name for each in words[:4]))
             return None, process.communicate()[0] or ""
+        except BaseException:  # Ctrl-C does not reach a session of its own
+            os.killpg(process.pid, signal.SIGKILL)
+            raise

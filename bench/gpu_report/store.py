@@ -42,9 +42,18 @@ class Store:
         self._written = now
 
 
+class UnusableError(ValueError):
+    """A file that is no report: told in one line."""
+
+
 def read(folder: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads((folder / FILE).read_text(encoding="utf-8"))
-    return content
+    try:
+        content: dict[str, Any] = json.loads((folder / FILE).read_text(encoding="utf-8"))
+        if all(isinstance(each, dict) and "status" in each for each in content["sections"].values()):
+            return content
+    except (ValueError, TypeError, KeyError, AttributeError):  # no JSON, or none of ours
+        pass
+    raise UnusableError(f"{folder / FILE} is cut short or no report; move it away, and run without --resume and --only")
 
 
 def first_line(error: Exception) -> str:

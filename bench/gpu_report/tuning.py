@@ -40,8 +40,9 @@ def calls(dry: bool) -> Iterator[Call]:
 
 
 def named(call: Call) -> str:
+    """As the tables that the package ships name it (`triton_configs.name_of`)."""
     (side, dilation), dtype, layout, shape = call
-    return f"{'x'.join(map(str, shape))}-k{side}-d{dilation}-{dtype}-{layout}"
+    return f"{'x'.join(map(str, shape))}-k{side}x{side}-d{dilation}x{dilation}-{dtype}-{layout}"
 
 
 def tuning(context: Context) -> None:
@@ -110,7 +111,7 @@ def fastest(
 
 
 def table(data: dict[str, Any]) -> dict[str, Any]:
-    """What a package would ship for this device: by call, the tile of each of the two kernels."""
+    """What lightsr_kernels/depthwise_conv/tuned ships for a device: by call, the tile of each of the two kernels."""
     tiles = {key: {name: found[name]["fastest"] for name in KERNELS} for key, found in data.items()}
     return {"device": torch.cuda.get_device_name() if torch.cuda.is_available() else None, "tiles": tiles}
 

@@ -1,4 +1,4 @@
-// The compiled kernels of dense_conv as raw operators of torch; their schemas stand in native.py and backward.py.
+// The compiled kernels of dense_conv as raw operators of torch; their schemas stand in native.py.
 #include "../common/pictures.h"
 #include "arguments.h"
 

@@ -50,11 +50,6 @@ def forward(
     return out
 
 
-def convolve(x: Tensor, weight: Tensor, transpose: bool) -> Tensor:
-    """The convolution alone; with `transpose`, of a gradient with the filters turned round: the gradient of x."""
-    return forward(x, weight, None, "none", 0.0, None, 1, transpose)
-
-
 def forward_keeping(*args: Any) -> tuple[Tensor, list[Tensor]]:
     return gradients.forward_keeping(forward, *args)
 

@@ -24,9 +24,9 @@ def faster(
 
     Measured on an AVX-512 machine at (1, C, 180, 320). What PyTorch needs further passes for (activation, residual,
     pixel shuffle) costs nothing here, so that the kernel is the faster one, but for bfloat16 in channels_last where
-    the machine has instructions for it. Of convolutions alone PyTorch's are faster in float32 where no multiplications
-    can be saved and its own layout fits: channels_last (with up to 16 channels even where some can), or channels in
-    sixteens; and so they are in bfloat16.
+    the machine has instructions for it. Of convolutions alone, but for 1 x 1, PyTorch's are faster in float32 where no
+    multiplications can be saved and its own layout fits: channels_last (with up to 16 channels even where some can), or
+    channels in sixteens; and in bfloat16 where channels come in sixteens.
     """
     outs, c, kh, kw = weight.shape
     if backend != "cpu" or x.dtype in (torch.float64, torch.float16):

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -12,6 +16,7 @@ from ..functional import layout_of
 from ..triton_common import up
 
 ENOUGH_WARPS = 1024  # that a large GPU is busy with
+TUNED = Path(__file__).parent / "tuned"  # a table for each device that was measured: python -m bench.gpu_report
 
 
 @dataclass(frozen=True)
@@ -128,11 +133,41 @@ def _choose(
     work: Callable[[Config, Tensor, tuple[int, int], list[int]], float],
 ) -> Config:
     tuned = _tuned.get(_key(configs, x, size, dilation)) if _tuned else None
+    tuned = tuned or _shipped(configs, x, size, dilation)
     return tuned or min(eligible(configs, x, size), key=lambda each: work(each, x, size, dilation))
 
 
 def _key(configs: tuple[Config, ...], x: Tensor, size: tuple[int, int], dilation: list[int]) -> tuple[object, ...]:
     return configs is CONFIGS, layout_of(x), x.dtype, x.device, tuple(x.shape), size, tuple(dilation)
+
+
+def name_of(x: Tensor, size: tuple[int, int], dilation: list[int]) -> str:
+    """What a call goes by in the tables of `TUNED`."""
+    layout = "channels_last" if layout_of(x) == torch.channels_last else "contiguous"
+    filters = f"k{size[0]}x{size[1]}-d{dilation[0]}x{dilation[1]}"
+    return f"{'x'.join(map(str, x.shape))}-{filters}-{str(x.dtype).removeprefix('torch.')}-{layout}"
+
+
+def table_of(device: str, folder: Path = TUNED) -> Path:
+    """The file that holds the tiles measured on a device of this name."""
+    return folder / f"{re.sub('[^a-z0-9]+', '-', device.lower()).strip('-')}.json"
+
+
+def _shipped(configs: tuple[Config, ...], x: Tensor, size: tuple[int, int], dilation: list[int]) -> Config | None:
+    if not x.is_cuda:
+        return None
+    found = _table(table_of(torch.cuda.get_device_name(x.device))).get(name_of(x, size, dilation), {})
+    tile = found.get("forward" if configs is CONFIGS else "weight")
+    # A tile that is no longer among them is of an older version.
+    return tile if tile in configs else None
+
+
+@cache
+def _table(file: Path) -> dict[str, dict[str, Config]]:
+    if not file.is_file():
+        return {}
+    tiles = json.loads(file.read_text(encoding="utf-8"))["tiles"]
+    return {name: {kernel: Config(**each) for kernel, each in ways.items()} for name, ways in tiles.items()}
 
 
 def _forward_work(config: Config, x: Tensor, size: tuple[int, int], dilation: list[int]) -> float:

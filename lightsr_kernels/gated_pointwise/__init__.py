@@ -86,8 +86,8 @@ def gated_pointwise(
         [N, C, H, W] in the dtype and layout of x.
 
     Dtypes: float32, float64, float16, bfloat16, the same for all arguments. Gradients: of every tensor argument; twice
-    on the reference backend. Deterministic on the CPU; on CUDA the reference's pooling and upsampling backward are
-    not. Raises ValueError or TypeError in one line for arguments that do not fit.
+    on the reference backend. Deterministic, but for the reference's pooling and upsampling backward on CUDA.
+    Raises ValueError or TypeError in one line for arguments that do not fit.
 
     Source: the HASB of HASN (arXiv 2410.09844) between its depthwise convolutions; the gate is ESA, enhanced spatial
     attention (Liu et al., RFANet, CVPR 2020), the star is StarNet's (arXiv 2403.19967).

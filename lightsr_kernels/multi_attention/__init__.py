@@ -43,13 +43,13 @@ def multi_attention(
         F.conv2d(torch.cat(attended, 1), out_weight, out_bias) + residual
 
     Args:
-        parts: pictures [N, C_k, H, W], at least one; their channels may differ; contiguous and channels_last are taken
-            as they are. Every other list has one entry a part.
+        parts: pictures [N, C_k, H, W], at least one, of at least one channel and one pixel, N may be 0; their channels
+            may differ; contiguous and channels_last are taken as they are. Every other list has one entry a part.
         pixel_weights: pixel attention, each [C_k, C_k, 1, 1].
         pixel_biases: each [C_k].
         spatial_weights: spatial attention, which reads the mean (first) and the maximum over channels, each
             [1, 2, K, K], K odd from 1 to 31.
-        down_weights: channel attention's first layer, each [R_k, C_k, 1, 1].
+        down_weights: channel attention's first layer, each [R_k, C_k, 1, 1], R_k at least 1.
         down_biases: each [R_k].
         up_weights: channel attention's second layer, each [C_k, R_k, 1, 1].
         up_biases: each [C_k].
@@ -107,6 +107,10 @@ def _check(
         check_tensors(op, name, values, len(parts))
     for k, x in enumerate(parts):
         c = x.shape[1]
+        if min(x.shape[1:]) < 1:
+            raise ValueError(
+                f"{op}: parts[{k}] must have at least one channel and one pixel, got shape {list(x.shape)}"
+            )
         check_required(op, f"pixel_weights[{k}]", pixel_weights[k], (c, c, 1, 1), x)
         check_required(op, f"pixel_biases[{k}]", pixel_biases[k], (c,), x)
         check_picture(op, f"spatial_weights[{k}]", spatial_weights[k])
@@ -114,18 +118,25 @@ def _check(
         check_shape(op, f"spatial_weights[{k}]", spatial_weights[k], (1, 2, side, side), x)
         if side % 2 == 0 or side > 31:
             raise ValueError(f"{op}: spatial_weights[{k}] must be odd from 1 to 31 a side, got {side} x {side}")
-        hidden = check_pointwise(op, f"down_weights[{k}]", down_weights[k], c, x)
+        hidden = _filters(op, f"down_weights[{k}]", down_weights[k], c, x)
         check_required(op, f"down_biases[{k}]", down_biases[k], (hidden,), x)
         check_required(op, f"up_weights[{k}]", up_weights[k], (c, hidden, 1, 1), x)
         check_required(op, f"up_biases[{k}]", up_biases[k], (c,), x)
     n, _, h, w = parts[0].shape
     channels = sum(part.shape[1] for part in parts)
     if out_weight is not None:
-        channels = check_pointwise(op, "out_weight", out_weight, channels, parts[0])
+        channels = _filters(op, "out_weight", out_weight, channels, parts[0])
     elif out_bias is not None:
         raise ValueError(f"{op}: out_bias was given without out_weight; give both or neither")
     check_shape(op, "out_bias", out_bias, (channels,), parts[0])
     check_shape(op, "residual", residual, (n, channels, h, w), parts[0])
+
+
+def _filters(op: str, name: str, weight: Tensor, channels: int, like: Tensor) -> int:
+    found = check_pointwise(op, name, weight, channels, like)
+    if found < 1:
+        raise ValueError(f"{op}: {name} must have at least one filter, got shape {list(weight.shape)}")
+    return found
 
 
 def _fake(

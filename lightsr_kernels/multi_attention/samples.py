@@ -63,6 +63,10 @@ def bad_inputs(make: Make) -> Iterator[BadInput]:
     yield bad("3-d", 0, [x[0], x[0]], ValueError, r"parts\[0\] must have 4 dimensions")
     yield bad("whole-numbers", 0, [x.long()], TypeError, r"parts\[0\] must be float32")
     yield bad("sizes-differ", 0, [x, make(1, 3, 5, 3)], ValueError, r"parts\[1\] must have shape \[1, 3, 4, 3\]")
+    yield bad("no-channels", 0, [x, make(1, 0, 4, 3)], ValueError, r"parts\[1\] must have at least one channel")
+    yield bad(
+        "no-rows", 0, [x[:, :, :0], make(1, 3, 0, 3)], ValueError, r"parts\[0\] must have .* one pixel, got shape"
+    )
     yield bad("dtypes-differ", 0, [x, x.to(other_dtype(x))], TypeError, r"parts\[1\] is")
     lists = ("pixel_weights", "pixel_biases", "spatial_weights", "down_weights", "down_biases", "up_weights")
     for position, name in enumerate((*lists, "up_biases"), 1):
@@ -76,10 +80,13 @@ def bad_inputs(make: Make) -> Iterator[BadInput]:
     even = make(1, 2, 4, 4)
     yield bad("spatial-even", 3, [even, even], ValueError, r"spatial_weights\[0\] must be odd from 1 to 31")
     yield bad("down-weight", 4, [wide, wide], ValueError, r"down_weights\[0\] must have shape \[3, 2, 1, 1\]")
+    none = make(0, 2, 1, 1)
+    yield bad("no-down-weight", 4, [none, wide], ValueError, r"down_weights\[0\] must have at least one filter, got")
     yield bad("down-bias", 5, [c2, c3], ValueError, r"down_biases\[1\] must have shape \[2\]")
     yield bad("up-weight", 6, [wide, wide], ValueError, r"up_weights\[0\] must have shape \[2, 2, 1, 1\]")
     yield bad("up-bias", 7, [c3, c3], ValueError, r"up_biases\[0\] must have shape \[2\]")
     yield bad("out-weight", 8, make(4, 4, 1, 1), ValueError, r"out_weight must have shape \[4, 5, 1, 1\]")
+    yield bad("no-out-weight", 8, make(0, 5, 1, 1), ValueError, "out_weight must have at least one filter, got shape")
     yield bad("out-bias", 9, make(5), ValueError, r"out_bias must have shape \[4\]")
     yield bad("out-bias-alone", 8, None, ValueError, "out_bias was given without out_weight")
     yield bad("residual", 10, make(1, 5, 4, 3), ValueError, r"residual must have shape \[1, 4, 4, 3\]")
