@@ -138,7 +138,7 @@ def _add_train(verb: argparse.ArgumentParser) -> None:
         help="put a setting in place of the file's, such as data.train=DIV2K; repeat for more",
     )
     verb.add_argument("-o", "--output", metavar="FOLDER", help="where the run goes, and goes on (default runs/CONFIG)")
-    verb.add_argument("--max-time", type=float, metavar="MINUTES", help="stop and save after that long")
+    verb.add_argument("--max-time", type=float, metavar="MINUTES", help="stop and save after that long; 0: never")
     verb.add_argument("--fresh", action="store_true", help="begin anew, whatever the folder holds")
     verb.add_argument("--print-config", action="store_true", help="print every setting as TOML, and train nothing")
     verb.add_argument("--pack", metavar="FILE", help="put the training pictures into one file, and train nothing")

@@ -111,9 +111,9 @@ def read_rgb8(path: str | Path) -> Tensor:  # [3, H, W] uint8
     """Reads an 8-bit picture without transparency as RGB, a grey one in three equal channels, as measures need it."""
     picture = read_picture(path)
     if picture.bits != 8:
-        raise InputError(f"{path}: has 16 bits per channel; PSNR and SSIM are defined on 8, so convert it")
+        raise InputError(f"{path}: has 16 bits per channel; training and measures take 8, so convert it")
     if picture.alpha is not None:
-        raise InputError(f"{path}: has transparency; PSNR and SSIM are defined on opaque pictures, so flatten it")
+        raise InputError(f"{path}: has transparency; training and measures take opaque pictures, so flatten it")
     return (picture.colour * 255).round_().to(torch.uint8)
 
 

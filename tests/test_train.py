@@ -253,6 +253,13 @@ def test_curves_of_runs_are_drawn(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert drawn.count("<path") > 10
     assert curves([str(tmp_path), "-o", str(tmp_path / "none.png")]) == 1
     assert "log.csv: cannot be read" in capsys.readouterr().err
+    assert curves([str(folder), "-o", str(tmp_path / "curves.txt")]) == 1
+    assert "its suffix must be one of .png, .svg, .pdf" in capsys.readouterr().err
+
+
+def test_options_that_make_no_network_are_told(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"network\.options do not fit lmswn: out_channels"):
+        trained(tmp_path, "run", "network.options={channels=16.5, distilled=4, blocks=1}")
 
 
 def test_patches_cut_on_the_device_take_no_workers(tmp_path: Path) -> None:

@@ -8,9 +8,12 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import torch
 from train_helpers import assert_same, checkpoint, command, config_file, draw, environment, run
 
 from lightsr.checkpoint import read_state_dict
@@ -54,6 +57,17 @@ def started(words: list[str], **more: str) -> subprocess.Popen[str]:
     return subprocess.Popen(words, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment(**more))
 
 
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """As the processes of `started` have it."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def after_steps(process: subprocess.Popen[str], steps: int) -> None:
     """Reads until the training has done so many steps."""
     assert process.stderr is not None
@@ -65,7 +79,9 @@ def after_steps(process: subprocess.Popen[str], steps: int) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_finishes_the_step_and_saves_and_the_training_goes_on(tmp_path: Path, number: signal.Signals) -> None:
+def test_a_signal_finishes_the_step_and_saves_and_the_training_goes_on(
+    tmp_path: Path, number: signal.Signals, capsys: pytest.CaptureFixture[str]
+) -> None:
     pictures = draw(tmp_path / "pictures")
     config = config_file(tmp_path)
     process = started(command(config, tmp_path / "run", pictures, *LONG))
@@ -75,13 +91,14 @@ def test_a_signal_finishes_the_step_and_saves_and_the_training_goes_on(tmp_path:
     done = checkpoint(tmp_path / "run")["global_step"]
     assert done >= 3
     read_state_dict(tmp_path / "run" / "weights.safetensors")
-    goes_on = run(command(config, tmp_path / "run", pictures, *LONG[1:], f"steps={done + 2}"))
-    assert goes_on.returncode == 0
-    assert f"goes on from step {done} of {done + 2}" in goes_on.stderr
+    goes_on = command(config, tmp_path / "run", pictures, *LONG[1:], f"steps={done + 2}")
+    with one_thread():
+        assert main(goes_on[3:]) == 0
+    assert f"goes on from step {done} of {done + 2}" in capsys.readouterr().err
     if number == signal.SIGTERM:  # once is enough
         return
-    whole = run(command(config, tmp_path / "whole", pictures, *LONG[1:], f"steps={done + 2}"))
-    assert whole.returncode == 0
+    with one_thread():
+        assert main(command(config, tmp_path / "whole", pictures, *LONG[1:], f"steps={done + 2}")[3:]) == 0
     a, b = (checkpoint(tmp_path / name) for name in ("run", "whole"))
     for key in ("state_dict", "averaged", "optimizer_states"):
         assert_same(a[key], b[key], key)
@@ -136,18 +153,14 @@ def test_a_full_disk_leaves_the_last_checkpoint_and_one_sentence(tmp_path: Path)
     assert not list((tmp_path / "run").glob(".*tmp*"))
 
 
-def test_two_trainings_in_one_folder_are_refused(tmp_path: Path) -> None:
-    pictures = draw(tmp_path / "pictures")
-    words = command(config_file(tmp_path), tmp_path / "run", pictures, *LONG)
-    process = started(words)
-    try:
-        after_steps(process, 1)
-        second = run(words)
-        assert second.returncode == 1
-        assert "another training is writing there" in second.stderr
-    finally:
-        process.kill()
-        process.wait()
+def test_two_trainings_in_one_folder_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from lightsr.training.run import _own
+
+    words = command(config_file(tmp_path), tmp_path / "run", draw(tmp_path / "pictures"), "steps=1")[3:]
+    with _own(tmp_path / "run"):  # as the first one holds it
+        assert main(words) == 1
+    assert "another training is writing there" in capsys.readouterr().err
+    assert main(words) == 0
 
 
 def test_a_dead_worker_is_told_in_one_line(tmp_path: Path) -> None:
@@ -173,3 +186,63 @@ def test_a_damaged_checkpoint_is_refused_in_one_line(tmp_path: Path, capsys: pyt
     assert main(words) == 1
     told = capsys.readouterr().err
     assert re.fullmatch(r"lightsr: error: .*last\.ckpt: cannot be read as a checkpoint: .*--fresh starts anew\n", told)
+
+
+@pytest.mark.parametrize("part", ["averaged", "lightsr"])
+def test_a_checkpoint_of_another_version_is_refused_in_one_line(
+    tmp_path: Path, part: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [*command(config_file(tmp_path), tmp_path / "run", draw(tmp_path / "pictures"), "steps=2")[3:], "-q"]
+    assert main(words) == 0
+    content = checkpoint(tmp_path / "run")
+    content[part] = {} if part == "lightsr" else {"head.weight": torch.zeros(3)}
+    torch.save(content, tmp_path / "run" / "last.ckpt")
+    assert main(words) == 1
+    told = capsys.readouterr().err
+    assert re.fullmatch(r"lightsr: error: .*last\.ckpt: of another version of .*--fresh starts anew\n", told)
+
+
+def test_weights_that_are_not_finite_reach_no_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pictures, config = draw(tmp_path / "pictures"), config_file(tmp_path)
+    words = [*command(config, tmp_path / "run", pictures, "report.save_every=1")[3:], "-q"]
+    assert main([*words, "--set", "steps=2"]) == 0
+    assert main([*words, "--set", "steps=4", "--set", "optimiser.lr=inf"]) == 1
+    assert "the weights after step 3 are not finite; nothing of them was saved" in capsys.readouterr().err
+    assert main([*words, "--set", "steps=4"]) == 0
+
+
+def test_a_mistake_with_fresh_leaves_the_log(tmp_path: Path) -> None:
+    pictures, config = draw(tmp_path / "pictures"), config_file(tmp_path)
+    assert main([*command(config, tmp_path / "run", pictures, "steps=5")[3:], "-q"]) == 0
+    log = (tmp_path / "run" / "log.csv").read_text()
+    assert main([*command(config, tmp_path / "run", tmp_path / "nowhere")[3:], "--fresh"]) == 1
+    assert (tmp_path / "run" / "log.csv").read_text() == log != ""
+    assert main([*command(config, tmp_path / "run", pictures, "steps=3")[3:]]) == 1  # fewer than are done
+    assert (tmp_path / "run" / "log.csv").read_text() == log
+
+
+def test_changed_settings_of_the_optimiser_hold(tmp_path: Path) -> None:
+    pictures, config = draw(tmp_path / "pictures"), config_file(tmp_path)
+    words = [*command(config, tmp_path / "run", pictures)[3:], "-q"]
+    assert main([*words, "--set", "steps=2"]) == 0
+    changes = ("steps=3", "optimiser.name=adamw", "optimiser.weight_decay=0.5", "optimiser.betas=[0.5, 0.6]")
+    assert main([*words, *(word for each in changes for word in ("--set", each))]) == 0
+    group = checkpoint(tmp_path / "run")["optimizer_states"][0]["param_groups"][0]
+    assert (group["weight_decay"], tuple(group["betas"])) == (0.5, (0.5, 0.6))
+    assert group["decoupled_weight_decay"]
+
+
+def test_a_validation_that_fails_is_told_and_the_training_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from lightsr.errors import InputError
+    from lightsr.training import keeper
+
+    def gone(*_: object, **__: object) -> None:
+        raise InputError("other: no such folder")
+
+    monkeypatch.setattr(keeper, "evaluate", gone)
+    other = draw(tmp_path / "other", 1, seed=5)
+    words = command(config_file(tmp_path), tmp_path / "run", draw(tmp_path / "pictures"), f"data.validate={other}")
+    assert main([*words[3:], "--set", "steps=2"]) == 0
+    assert "lightsr: no validation at step 2: other: no such folder" in capsys.readouterr().err

@@ -109,7 +109,7 @@ def _find(source: str) -> Path:
     if source in recipes():
         return RECIPES / f"{source}.toml"
     near = difflib.get_close_matches(source, recipes(), 1)
-    hint = f"; did you mean {near[0]}?" if near else ""
+    hint = f"; did you mean {near[0]}?" if near else "."
     raise InputError(f"{source}: no such file, and no recipe of that name{hint} Recipes are {', '.join(recipes())}")
 
 
@@ -164,11 +164,11 @@ def _settings(kind: Any, table: Any, prefix: str) -> Any:
             raise InputError(f"unknown setting {prefix}{key}; {hint}")
     values = {}
     for key, value in table.items():
-        values[key] = _value(types_of[key], value, f"{prefix}{key}", known[key].metadata.get("least"))
+        values[key] = _value(types_of[key], value, f"{prefix}{key}", known[key].metadata)
     return kind(**values)
 
 
-def _value(kind: Any, value: Any, name: str, smallest: float | None) -> Any:
+def _value(kind: Any, value: Any, name: str, limits: Mapping[str, Any]) -> Any:
     if is_dataclass(kind):
         return _settings(kind, value, f"{name}.")
     origin, arguments = get_origin(kind), get_args(kind)
@@ -177,12 +177,13 @@ def _value(kind: Any, value: Any, name: str, smallest: float | None) -> Any:
             raise InputError(f"{name} must be one of {', '.join(map(str, arguments))}; got {_shown(value)}")
         return value
     if origin is tuple:
-        items = value if isinstance(value, list) else [value]
+        # No text is no folder, and not the one that the command was given in.
+        items = value if isinstance(value, list) else [] if value == "" and arguments[0] is str else [value]
         if Ellipsis not in arguments and len(items) != len(arguments):
             raise InputError(f"{name} must be {len(arguments)} values; got {_shown(value)}")
         if items and is_dataclass(arguments[0]):
-            return tuple(_value(arguments[0], each, f"{name}.{k}", None) for k, each in enumerate(items))
-        return tuple(_value(arguments[0], each, name, smallest) for each in items)
+            return tuple(_value(arguments[0], each, f"{name}.{k}", {}) for k, each in enumerate(items))
+        return tuple(_value(arguments[0], each, name, limits) for each in items)
     if origin is dict:
         if not isinstance(value, Mapping):
             raise InputError(f"{name} must be a table; got {_shown(value)}")
@@ -191,9 +192,18 @@ def _value(kind: Any, value: Any, name: str, smallest: float | None) -> Any:
         value = float(value)
     if type(value) is not kind:
         raise InputError(f"{name} must be {_NAMES[kind]}; got {_shown(value)}")
-    if smallest is not None and not value >= smallest:  # so that NaN is refused too
-        raise InputError(f"{name} must be {smallest:g} or more; got {_shown(value)}")
+    _check_range(name, value, limits)
     return value
+
+
+def _check_range(name: str, value: Any, limits: Mapping[str, Any]) -> None:
+    low, most, below = (limits.get(each) for each in ("least", "most", "below"))
+    if low is not None and not value >= low:  # so that NaN is refused too
+        raise InputError(f"{name} must be {low:g} or more; got {_shown(value)}")
+    if most is not None and not value <= most:
+        raise InputError(f"{name} must be {most} or less; got {_shown(value)}")
+    if below is not None and not value < below:
+        raise InputError(f"{name} must be less than {below:g}; got {_shown(value)}")
 
 
 _NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "text in quotes"}

@@ -13,6 +13,8 @@ from ..files import reason, replacing
 from ..report import require_matplotlib
 from .journal import LOG, VALIDATION
 
+SUFFIXES = (".png", ".svg", ".pdf")
+
 
 def draw(runs: Sequence[Path], target: Path) -> None:
     """Writes a plot of what the folders of runs logged: loss on the left, PSNR of the averaged weights on the right.
@@ -41,6 +43,8 @@ def draw(runs: Sequence[Path], target: Path) -> None:
         axes.grid(alpha=0.3)
         if axes.get_legend_handles_labels()[0]:
             axes.legend(fontsize="small")
+    if target.suffix.lower() not in SUFFIXES:
+        raise InputError(f"{target}: its suffix must be one of {', '.join(SUFFIXES)}")
     with replacing(target) as temporary:
         figure.savefig(temporary, dpi=120)
 
@@ -54,7 +58,10 @@ def _rows(path: Path) -> list[dict[str, str]]:
 
 
 def _column(rows: list[dict[str, str]], name: str) -> list[float]:
-    return [float(row[name]) for row in rows]
+    try:
+        return [float(row[name]) for row in rows]
+    except (KeyError, TypeError, ValueError) as error:  # TypeError: a row was cut short
+        raise InputError(f"a row of the run's CSV files has no number under {name!r}; mend or delete it") from error
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -17,6 +17,8 @@ from ..errors import InputError
 from ..files import check_file, reason, replacing
 
 LAST, WEIGHTS = "last.ckpt", "weights.safetensors"
+PARTS = ("state_dict", "averaged", "optimizer_states", "global_step")  # of a checkpoint
+TOLD = ("config", "stage", "pictures", "seconds", "random")  # of what `State.saved` puts there
 
 
 class WholeFiles(TorchCheckpointIO):
@@ -40,6 +42,11 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         raise InputError(f"{path}: cannot be read as a checkpoint: {reason(error)}; --fresh starts anew") from error
     if not isinstance(content, dict) or "lightsr" not in content:
         raise InputError(f"{path}: no checkpoint of lightsr train; --fresh starts anew")
+    told = content["lightsr"]
+    missing = [name for name in PARTS if name not in content]
+    missing += [name for name in TOLD if not isinstance(told, dict) or name not in told]
+    if missing:
+        raise InputError(f"{path}: of another version of lightsr, without {missing[0]}; --fresh starts anew")
     return content
 
 

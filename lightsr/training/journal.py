@@ -15,32 +15,37 @@ LOG, VALIDATION = "log.csv", "validation.csv"
 
 
 class Journal:
-    """Writes down a training's figures; on resuming, what was written after the checkpoint is taken back.
+    """Writes down a training's figures. Only the first process of several writes; the others' calls do nothing."""
 
-    Only the first process of several writes; the others' calls do nothing.
-    """
-
-    def __init__(self, folder: Path, start: int, tensorboard: bool, quiet: bool, first: bool) -> None:
+    def __init__(self, folder: Path, quiet: bool, first: bool) -> None:
         self.folder = folder
         self.quiet = quiet
         self.first = first
         self.board: Any = None
-        if not first:
+
+    def begin(self, start: int, tensorboard: bool) -> None:
+        """Takes back what was written after the step that training goes on from."""
+        if not self.first:
             return
         for name in (LOG, VALIDATION):
-            _cut_back(folder / name, start)
+            _cut_back(self.folder / name, start)
         if tensorboard:
             try:
                 from torch.utils.tensorboard import SummaryWriter
             except ImportError:
                 self.say("no TensorBoard here: pip install tensorboard, or report.tensorboard = false")
                 return
-            self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=start + 1)
+            self.board = SummaryWriter(str(self.folder / "tensorboard"), purge_step=start + 1)
 
     def say(self, line: str) -> None:
         """A line on stderr, unless quiet."""
-        if self.first and not self.quiet:
-            print(f"lightsr: {line}", file=sys.stderr, flush=True)
+        if not self.first or self.quiet:
+            return
+        try:
+            sys.stderr.write(f"lightsr: {line}\n")  # in one piece: a dying worker's signal comes at any place
+            sys.stderr.flush()
+        except OSError:  # the terminal or the pipe is gone, and the training is not
+            self.quiet = True
 
     def row(self, name: str, values: Mapping[str, Any], shown: Mapping[str, float]) -> None:
         """Appends a row to a CSV file, and puts `shown` on TensorBoard at the row's step."""
@@ -48,7 +53,7 @@ class Journal:
             return
         path = self.folder / name
         try:
-            new = not path.exists()
+            new = not path.exists() or path.stat().st_size == 0
             with path.open("a", encoding="utf-8", newline="") as file:
                 writer = csv.DictWriter(file, list(values))
                 if new:

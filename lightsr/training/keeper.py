@@ -21,6 +21,8 @@ from .settings import Config
 from .state import State, set_random_states
 from .stopping import Stop
 
+ADVICE = "a lower optimiser.lr, optimiser.clip or precision = fp32 may help"
+
 
 class Keeper(lightning.Callback):
     """Lightning's callback of a stage; `end` says why that ended before its last step: a signal, the time, or not."""
@@ -74,7 +76,7 @@ class Keeper(lightning.Callback):
         logging, validating = step % report.log_every == 0 or last, step % report.validate_every == 0 or last
         saving = ending or step % report.save_every == 0
         if logging or validating or saving or module.device.type == "cpu":
-            self._look(module)
+            self._look(trainer, module)
         if logging:
             self._log(module, step)
         if validating and self.config.data.validate:
@@ -86,7 +88,12 @@ class Keeper(lightning.Callback):
         self.lap = time.monotonic() if validating or saving else self.lap
 
     def save(self, trainer: lightning.Trainer, module: Training, step: int) -> None:
-        """The checkpoint, then the weights."""
+        """The checkpoint, then the weights; neither when a step has made numbers of them that are not finite."""
+        values = [*module.net.parameters(), *(each for each in module.averaged.values() if each.is_floating_point())]
+        if not bool(torch.stack([each.detach().isfinite().all() for each in values]).all()):
+            raise InputError(
+                f"the weights after step {self.state.before + step} are not finite; nothing of them was saved; {ADVICE}"
+            )
         trainer.save_checkpoint(self.folder / LAST)
         if trainer.is_global_zero:
             facts = facts_of(self.config, self.state, step)
@@ -105,9 +112,12 @@ class Keeper(lightning.Callback):
             self.end = (None, "time", "signal")[int(code)]
         return self.end is not None
 
-    def _look(self, module: Training) -> None:
-        """Ends the training when a loss was not finite; what was saved is from before."""
-        step = int(module.broken_at)
+    def _look(self, trainer: lightning.Trainer, module: Training) -> None:
+        """Ends the training when a loss was not finite, in whichever process; what was saved is from before."""
+        broken = module.broken_at.clone()
+        if trainer.world_size > 1:
+            torch.distributed.all_reduce(broken, torch.distributed.ReduceOp.MAX)
+        step = int(broken)
         if step < 0:
             return
         cuts = self.batches.sampler.cuts(step)
@@ -115,7 +125,7 @@ class Keeper(lightning.Callback):
         raise InputError(
             f"the loss of step {self.state.before + step + 1} is not finite; nothing of it was saved. Its batch: "
             f"{', '.join(names[:4])}{f' and {len(names) - 4} more' if len(names) > 4 else ''}; "
-            "a lower optimiser.lr, optimiser.clip or precision = fp32 may help"
+            f"{ADVICE}"
         )
 
     def _log(self, module: Training, step: int) -> None:
@@ -148,9 +158,12 @@ class Keeper(lightning.Callback):
         if self.validator is None:
             self.validator = copy.deepcopy(module.net).requires_grad_(False)
         self.validator.load_state_dict(module.averaged)
-        result = evaluate(
-            self.config.data.validate, [self.validator], self.config.network.scale, device=module.device, quiet=True
-        )
+        places, scale = self.config.data.validate, self.config.network.scale
+        try:
+            result = evaluate(places, [self.validator], scale, device=module.device, quiet=True)
+        except InputError as error:  # it was there at the start; the training is worth more than a figure
+            self.journal.say(f"no validation at step {self.state.before + step}: {error}")
+            return
         for path, problem in result.failed:
             self.journal.say(f"{path} is left out of validation: {problem}")
         total = self.state.before + step

@@ -50,6 +50,13 @@ class Training(lightning.LightningModule):
         self.averaged = {name: value.to(self.device) for name, value in self.averaged.items()}
         self.loss_sum, self.broken_at = self.loss_sum.to(self.device), self.broken_at.to(self.device)
 
+    def on_train_start(self) -> None:
+        """The optimiser's settings are the configuration's, also where a checkpoint has brought back others."""
+        optimiser = self.trainer.optimizers[0]
+        fresh = optimiser_of(self.net, self.stage.optimiser).param_groups
+        for group, wanted in zip(optimiser.param_groups, fresh, strict=True):
+            group.update({name: value for name, value in wanted.items() if name != "params"})
+
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Sets the learning rate of this step."""
         rate = self.stage.optimiser.lr * share_of_rate(self.stage.schedule, self.global_step, self.stage.steps)

@@ -109,7 +109,8 @@ def load_pictures(sources: Sequence[Source], scale: int, smallest: int, low_reso
         )
     found = dict(zip(unique, decoded, strict=True))
     small = [each.name for each in unique if min(found[each].shape[1:]) < smallest * scale]  # type: ignore[union-attr]
-    kept = [each for each in sources if each.name not in set(small)]
+    left_out = set(small)
+    kept = [each for each in sources if each.name not in left_out]
     if not kept:
         raise InputError(
             f"none of {len(unique)} training pictures has {smallest * scale} pixels a side, as a patch has"
@@ -117,8 +118,9 @@ def load_pictures(sources: Sequence[Source], scale: int, smallest: int, low_reso
     if small:
         side = smallest * scale
         logger.info("%d pictures under %d pixels a side left out, such as %s", len(small), side, small[0])
-    pictures: list[Tensor] = [found[each] for each in unique if each in set(kept)]  # type: ignore[misc]
-    place = {each: k for k, each in enumerate(each for each in unique if each in set(kept))}
+    large = [each for each in unique if each.name not in left_out]
+    pictures: list[Tensor] = [found[each] for each in large]  # type: ignore[misc]
+    place = {each: k for k, each in enumerate(large)}
     order = [place[each] for each in kept]
     hr = _flat(pictures, order)
     lr = _flat([imresize(each, 1 / scale) for each in pictures], order) if low_resolution else None
@@ -170,7 +172,9 @@ def _unpacked(path: Path, stack: ExitStack) -> list[Source]:
                 raise InputError(f"{path}: claims more than {MAX_UNPACKED} bytes of pictures")
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="lightsr-")))
             return list(_laid_out(archive, entries, folder, path))
-    except (zipfile.BadZipFile, OSError, NotImplementedError, RuntimeError, EOFError) as error:
+    except InputError:
+        raise
+    except Exception as error:  # damage shows in many kinds, zlib's and lzma's own among them
         raise InputError(
             f"{path}: no folder, and cannot be read as a packed file of pictures: {reason(error)}"
         ) from error

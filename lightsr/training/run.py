@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import torch
 from ..devices import choose_device, machine
 from ..errors import InputError
 from ..files import reason, replacing
+from ..memory import is_out_of_memory
 from ..shares import rank_and_ranks
 from .config import as_toml
 from .settings import Config
@@ -91,7 +93,7 @@ def _own(folder: Path) -> Iterator[None]:
         lock.acquire(timeout=0)
     except Timeout:
         raise InputError(f"{folder}: another training is writing there; give another output") from None
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         raise InputError(f"{folder}: cannot be written to: {reason(error)}") from error
     try:
         for left in folder.glob(".*.tmp-*"):
@@ -106,13 +108,21 @@ def _one_line() -> Iterator[None]:
     """What Lightning and DataLoader raise for the machine's troubles, as InputError."""
     try:
         yield
-    except RuntimeError as error:
+    except (EOFError, ConnectionError) as error:  # it died while its patches were being handed over
+        raise _worker_died(error) from error
+    except (RuntimeError, MemoryError) as error:
         if "DataLoader worker" in str(error):
-            raise InputError(
-                f"a process that cuts patches died ({reason(error)}); the last checkpoint stands, the same command "
-                "goes on from it; data.workers = 0 does without such processes"
-            ) from error
+            raise _worker_died(error) from error
+        if is_out_of_memory(error):
+            raise InputError("not enough memory; a smaller batch, patch or network may fit") from error
         raise
+
+
+def _worker_died(error: BaseException) -> InputError:
+    return InputError(
+        f"a process that cuts patches died ({reason(error)}); the last checkpoint stands, the same command goes on "
+        "from it; data.workers = 0 does without such processes"
+    )
 
 
 @contextmanager
@@ -124,6 +134,7 @@ def _lightning_silent() -> Iterator[None]:
         logging.getLogger(name).setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="lightning")
+        warnings.filterwarnings("ignore", message="This DataLoader will create .* worker processes")
         warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")
         try:
             yield
@@ -147,7 +158,12 @@ def place_of(config: Config) -> torch.device:
         raise InputError(f"precision {config.precision} needs a GPU; on the CPU take fp32 or bf16")
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = config.precision == "tf32"
     if device.type == "cuda" and "LOCAL_RANK" in os.environ:
-        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        number, count = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
+        if number >= count:
+            raise InputError(
+                f"process {number} of torchrun has no GPU: there are {count}; take --nproc-per-node {count}"
+            )
+        device = torch.device("cuda", number)
     if device.type == "cuda":
         torch.cuda.set_device(device)
     return device
@@ -162,11 +178,16 @@ def trainer_options(config: Config, device: torch.device) -> dict[str, Any]:
     }
     ranks = rank_and_ranks()[1]
     if ranks > 1:
+        if "TORCHELASTIC_RUN_ID" not in os.environ:  # nobody would bring the processes together
+            raise InputError(
+                f"WORLD_SIZE is {ranks} without torchrun; start the processes with it, or unset WORLD_SIZE"
+            )
         from lightning.pytorch.strategies import DDPStrategy
 
         local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
         backend = "nccl" if device.type == "cuda" else "gloo"
-        strategy = DDPStrategy(process_group_backend=backend, gradient_as_bucket_view=True)
+        # The others wait while the first one validates, however long that takes.
+        strategy = DDPStrategy(process_group_backend=backend, gradient_as_bucket_view=True, timeout=timedelta(days=1))
         options |= {"devices": local, "num_nodes": ranks // local, "strategy": strategy}
     return options
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 
-def least(value: float, default: Any) -> Any:
-    """A field whose numbers must be at least `value`."""
-    return field(default=default, metadata={"least": value})
+def least(value: float, default: Any, most: float | None = None, below: float | None = None) -> Any:
+    """A field whose numbers must be at least `value`, and at most `most` or below `below` where that is given."""
+    return field(default=default, metadata={"least": value, "most": most, "below": below})
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Optimiser:
 
     name: Literal["adam", "adamw"] = "adam"
     lr: float = least(0, 2e-4)
-    betas: tuple[float, float] = (0.9, 0.99)
+    betas: tuple[float, float] = least(0, (0.9, 0.99), below=1)
     weight_decay: float = least(0, 0.0)
     clip: float = least(0, 0.0)  # largest norm of all gradients together; 0: any
 
@@ -60,7 +60,7 @@ class Schedule:
     """The learning rate over the steps of a stage."""
 
     name: Literal["constant", "multi_step", "cosine"] = "multi_step"
-    milestones: tuple[float, ...] = ()  # of multi_step: steps, or shares of the stage when below 1
+    milestones: tuple[float, ...] = least(0, ())  # of multi_step: steps, or shares of the stage when below 1
     factor: float = least(0, 0.5)  # of multi_step, at each milestone
     lowest: float = least(0, 0.0)  # of cosine: the last step's rate, as a share of lr
     warm_up: int = least(0, 0)  # steps of linear rise to lr
@@ -93,12 +93,12 @@ class Config:
     """A whole training."""
 
     output: str = ""  # folder of the run; empty: runs/NAME
-    seed: int = least(0, 0)
+    seed: int = least(0, 0, most=2**32 - 1)  # what numpy's generators take
     init: str = ""  # weights to start from; those of another scale give all but the last convolution
-    average: float = least(0, 0.999)  # decay of the averaged (EMA) weights; 0: none
+    average: float = least(0, 0.999, below=1)  # decay of the averaged (EMA) weights; 0: none
     precision: Literal["fp32", "tf32", "bf16", "fp16"] = "fp32"
     device: str = "auto"  # auto, cpu, cuda, cuda:1
-    threads: int = least(0, 0)  # of the CPU; 0: torch's choice
+    threads: int = least(0, 0, most=1024)  # of the CPU; 0: torch's choice
     max_minutes: float = least(0, 0.0)  # stop and save after that long; 0: never
     network: Network = field(default_factory=Network)
     data: Data = field(default_factory=Data)

@@ -42,11 +42,14 @@ def run_stages(config: Config, folder: Path, fresh: bool, quiet: bool, stack: Ex
     state = State(machine=machine_of(device))
     saved = None if fresh or not (folder / LAST).exists() else read_checkpoint(folder / LAST)
     step = 0 if saved is None else _return_to(saved, config, state)
-    journal = Journal(folder, state.before + step, config.report.tensorboard, quiet, rank == 0)
+    journal = Journal(folder, quiet, rank == 0)
     stack.callback(journal.close)
     if saved is not None:
-        changes = _changes(saved["lightsr"]["config"], as_toml(config))
-        net.load_state_dict(saved["averaged"])  # for the next stage; a stage that goes on has its own from Lightning
+        changes = _changes(saved["lightsr"]["config"], as_toml(config), saved["lightsr"]["stage"])
+        try:
+            net.load_state_dict(saved["averaged"])  # for the next stage; one that goes on has its own from Lightning
+        except RuntimeError as error:
+            raise InputError(f"{folder / LAST}: of another version of {net.title}; --fresh starts anew") from error
         for line in (f"goes on from step {state.before + step} of {config.steps}", *changes):
             journal.say(line)
     elif config.init:
@@ -58,6 +61,7 @@ def run_stages(config: Config, folder: Path, fresh: bool, quiet: bool, stack: Ex
         if rank == 0:
             save_config(config, folder)
         warm_up(net, device)
+        journal.begin(state.before + step, config.report.tensorboard)  # not before all else has proved right
         with stopping() as stop:
             run = _Run(config, folder, state, journal, pictures, stop, device)
             step = run.stages(net, step)
@@ -167,18 +171,24 @@ def _return_to(saved: dict[str, Any], config: Config, state: State) -> int:
     state.stage, state.pictures, state.seconds = told["stage"], told["pictures"], told["seconds"]
     if state.stage >= len(config.stages):
         raise InputError(
-            f"the checkpoint is of stage {state.stage + 1}, and the configuration has {len(config.stages)}"
+            f"the checkpoint is of stage {state.stage + 1}, and the configuration has {len(config.stages)}; "
+            "--fresh starts anew"
         )
     state.before = sum(stage.steps for stage in config.stages[: state.stage])
-    step = min(int(saved["global_step"]), config.stages[state.stage].steps)
+    step = int(saved["global_step"])
+    if step > config.stages[state.stage].steps:
+        raise InputError(
+            f"the checkpoint has done {step} steps of stage {state.stage + 1}, and the configuration has "
+            f"{config.stages[state.stage].steps}; steps = {step} ends it there, --fresh starts anew"
+        )
     if step == config.stages[state.stage].steps and state.stage + 1 < len(config.stages):
         state.before += step
         state.stage, step = state.stage + 1, 0
     return step
 
 
-def _changes(before: str, now: str) -> list[str]:
-    """Which settings are not those of the checkpoint."""
+def _changes(before: str, now: str, stage: int) -> list[str]:
+    """Which settings are not those of the checkpoint; InputError for what cannot be changed in a stage any more."""
     import tomllib
 
     from .config import flat
@@ -186,7 +196,8 @@ def _changes(before: str, now: str) -> list[str]:
     old, new = flat(tomllib.loads(before)), flat(tomllib.loads(now))
     changed = [key for key in sorted({*old, *new}) if old.get(key) != new.get(key) and key != "max_minutes"]
     for key in changed:
-        if key.startswith("network.") and key != "network.use_fused":
+        fixed = [f"stages.{done}.steps" for done in range(stage)]
+        if key in fixed or (key.startswith("network.") and key != "network.use_fused"):
             raise InputError(
                 f"{key} was {old.get(key)!r} in the checkpoint and is {new.get(key)!r}; --fresh starts anew"
             )

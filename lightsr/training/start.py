@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..checkpoint import read_state_dict
 from ..errors import InputError
+from ..files import reason
 from ..networks import SRNetwork, create, network_class
 from ..networks.base import FoldableConv2d
 from .settings import Network
@@ -28,8 +29,10 @@ def make_network(settings: Network, seed: int) -> SRNetwork:
     torch.manual_seed(seed)
     try:
         return create(settings.name, settings.scale, settings.use_fused, **settings.options)
-    except TypeError as error:
-        raise InputError(f"network.options do not fit {settings.name}: {error}") from error
+    except InputError:
+        raise
+    except (TypeError, ValueError) as error:
+        raise InputError(f"network.options do not fit {settings.name}: {reason(error)}") from error
 
 
 def start_from(net: SRNetwork, path: Path) -> str:

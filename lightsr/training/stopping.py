@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 
@@ -21,10 +21,10 @@ class Stop:
         """The handler of both signals."""
         if self.signal is None:
             self.signal = number
-            os.write(2, b"lightsr: finishing this step, then saving; once more stops at once\n")
+            _say(b"lightsr: finishing this step, then saving; once more stops at once\n")
             return
         # Nothing is half-written: every file gets its name when it is whole.
-        os.write(2, b"lightsr: stopped at once; the last checkpoint stands\n")
+        _say(b"lightsr: stopped at once; the last checkpoint stands\n")
         os._exit(128 + number)
 
     def listen(self) -> None:
@@ -32,6 +32,11 @@ class Stop:
         if self.listens:
             for number in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(number, self.asked)
+
+
+def _say(line: bytes) -> None:
+    with suppress(OSError):  # nobody may be there to read it any more
+        os.write(2, line)
 
 
 @contextmanager
