@@ -164,12 +164,13 @@ def table(rows: dict[str, Row], multiply_adds: float, copied: float) -> Iterator
 
 
 def ceilings(x: Tensor) -> tuple[float, float]:
-    """Multiply-adds and copied bytes a second, the best of ten tries each."""
+    """Multiply-adds and copied bytes a second, the best of many tries each, spread over a second."""
     measured, copy = peak.multiply_adds("cpu"), peak.copy_of(x)
 
     def best(call: Any) -> float:
         taken = []
-        for _ in range(10):
+        for _ in range(30):
+            time.sleep(0.03)
             start = time.perf_counter()
             own = call()
             taken.append(own if isinstance(own, float) else time.perf_counter() - start)

@@ -93,8 +93,8 @@ def within(seconds: float, call: Callable[[], Any]) -> None:
         raise TimeoutError
 
     before = signal.signal(signal.SIGALRM, ring)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
+        signal.setitimer(signal.ITIMER_REAL, seconds)
         call()
     except Exception:  # the compiler wraps what it is interrupted by
         if not rung:
