@@ -35,7 +35,9 @@ def matrix(context: Context) -> None:
     words = [sys.executable, "-m", "pytest", "-q", "-p", "bench.gpu_report.stream", "-p", "no:cacheprovider", *chosen]
     if importlib.util.find_spec("xdist") and not context.dry:
         words += ["-n", str(min(WORKERS, os.cpu_count() or 1))]
-    environment = os.environ | {VARIABLE: str(record), "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path[1:]])}
+    # Not those of a pytest-xdist that runs this very code: the process below is nobody's worker.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_XDIST")}
+    environment |= {VARIABLE: str(record), "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path[1:]])}
     code, told = run([*words, *(TESTS[:1] if context.dry else TESTS)], environment, context)
     for key, value in tally(record).items():
         context.put(key, value)
