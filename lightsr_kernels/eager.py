@@ -76,7 +76,7 @@ class _WithGradient(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, spec: OpSpec, kernels: Any, args: tuple[Any, ...], *tensors: Tensor) -> Any:
         ctx.spec, ctx.kernels, ctx.kept = spec, kernels, 0  # how many tensors are kept behind the arguments
-        ctx.others = [_Blank(value) if isinstance(value, Tensor) or _of_tensors(value) else value for value in args]
+        ctx.others = [Blank(value) if isinstance(value, Tensor) or _of_tensors(value) else value for value in args]
         keeping = getattr(kernels, "forward_keeping", None)
         if keeping is None:
             ctx.save_for_backward(*tensors)
@@ -89,7 +89,7 @@ class _WithGradient(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
         saved = iter(ctx.saved_tensors)
-        args = [each.fill(saved) if isinstance(each, _Blank) else each for each in ctx.others]
+        args = [each.fill(saved) if isinstance(each, Blank) else each for each in ctx.others]
         wanted = [bool(need) for need in ctx.needs_input_grad[3:]]
         # The operator refuses to be differentiated again, and so is the way where the gradients may be.
         plain = not torch.is_grad_enabled() and all(each.numel() for each in grads) and is_plain(grads)
@@ -100,7 +100,7 @@ class _WithGradient(torch.autograd.Function):
         return (None, None, None, *(next(found) if want else None for want in wanted))
 
 
-class _Blank:
+class Blank:
     """The place of a tensor, or of a list of tensors, among saved arguments."""
 
     def __init__(self, value: Tensor | Sequence[Tensor]) -> None:

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from .dispatch import kernels_for, run_reference
+from .eager import Blank
 from .functional import empty_gradient
 from .spec import SPECS, OpSpec
 
@@ -48,11 +49,11 @@ def register(spec: OpSpec) -> OpSpec:
     def save(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
         ctx.save_for_backward(*_tensors(inputs))
         # Tensors are saved through autograd (hooks, version checks); everything else is kept as it is.
-        ctx.others = [_Blank(value) if _tensors([value]) else value for value in inputs]
+        ctx.others = [Blank(value) if _tensors([value]) else value for value in inputs]
 
     def grad(ctx: Any, *grads: Tensor) -> Any:
         saved = iter(ctx.saved_tensors)
-        args = [value.fill(saved) if isinstance(value, _Blank) else value for value in ctx.others]
+        args = [value.fill(saved) if isinstance(value, Blank) else value for value in ctx.others]
         needed = _needed(ctx.needs_input_grad, args)
         found = iter(getattr(torch.ops.lightsr, backward)(list(grads), needed, *args))
         flags = iter(needed)
@@ -67,16 +68,6 @@ def register(spec: OpSpec) -> OpSpec:
     torch.library.register_autograd(f"lightsr::{name}", grad, setup_context=save, lib=_library)
     torch.library.register_autograd(f"lightsr::{backward}", refuse, lib=_library)
     return spec
-
-
-class _Blank:
-    """The place of a tensor, or of a list of tensors, among saved arguments."""
-
-    def __init__(self, value: Tensor | Sequence[Tensor]) -> None:
-        self.count = None if isinstance(value, Tensor) else len(value)
-
-    def fill(self, saved: Any) -> Any:
-        return next(saved) if self.count is None else [next(saved) for _ in range(self.count)]
 
 
 def _tensors(args: Sequence[Any]) -> list[Tensor]:
@@ -161,7 +152,7 @@ def _backward(spec: OpSpec) -> Any:
         def forward(*inputs: Tensor) -> tuple[Tensor, ...]:
             given = iter(inputs)
             mixed = iter([next(given) if want else each for each, want in zip(tensors, wanted, strict=True)])
-            out = spec.reference(*[_Blank(value).fill(mixed) if _tensors([value]) else value for value in args])
+            out = spec.reference(*[Blank(value).fill(mixed) if _tensors([value]) else value for value in args])
             return out if isinstance(out, tuple) else (out,)
 
         # torch.func, because torch.autograd.grad records nothing inside an operator.
