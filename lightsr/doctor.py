@@ -27,7 +27,7 @@ VARIABLES = (
     "OMP_NUM_THREADS",
     "TRITON_INTERPRET",
 )
-KERNEL_FACTS = ("simd", "architectures", "compiler", "cuda", "torch", "date", "path", "why_not")
+KERNEL_FACTS = ("simd", "architectures", "compiler", "cuda", "torch", "date", "path")
 PATIENCE = 5  # seconds a compiler gets to tell its version
 
 
@@ -177,11 +177,24 @@ def _kernels() -> dict[str, Any]:
 
     table: dict[str, Any] = {}
     for part in build.PARTS:
-        facts = build.state(part)
-        facts["architectures"] = ", ".join(facts.get("architectures", []))
-        table[part] = {name: facts[name] for name in KERNEL_FACTS if facts.get(name)}
+        table[part] = _kernels_of(build.states(part))
     failures = ", ".join(sorted(map(str, (cache_folder() / "kernels").glob("*.log"))))
     return table | ({"logs of failures": failures} if failures else {})
+
+
+def _kernels_of(states: dict[str, Any]) -> dict[str, Any]:
+    """What the libraries of a part have in common, once, then which are compiled; or why there are none."""
+    reasons = {op: each["why_not"] for op, each in states.items() if op != "why_not" and "why_not" in each}
+    compiled = {op: each for op, each in states.items() if op not in reasons and op != "why_not"}
+    if not compiled:
+        return {"why_not": states.get("why_not") or "; ".join(dict.fromkeys(reasons.values()))}
+    newest = max(compiled.values(), key=lambda each: str(each["date"]))
+    facts = newest | {"architectures": ", ".join(newest["architectures"]), "path": str(Path(newest["path"]).parent)}
+    table = {name: facts[name] for name in KERNEL_FACTS if facts[name]}
+    table["compiled"] = ", ".join(compiled)
+    for reason in dict.fromkeys(reasons.values()):
+        table[reason] = ", ".join(op for op, each in reasons.items() if each == reason)
+    return table
 
 
 def _owner(user: int) -> str:

@@ -1,7 +1,8 @@
 """Compiled kernels: those the package brings, else compiled once and kept in the cache.
 
-`load("cpu")` and `load("cuda")` make torch know the raw operators of that part, or raise BuildError, whose one line
-says why. `why_not` says so without compiling anything. `build_info` tells what was compiled.
+There is a library for each folder of csrc and part ("cpu", "cuda"), compiled when an op first needs it: `load("cpu",
+"depthwise_conv")` makes torch know its raw operators, or raises BuildError, whose one line says why. `why_not` says so
+without compiling anything. `build_info` tells what was compiled.
 """
 
 from __future__ import annotations
@@ -20,15 +21,16 @@ import torch
 from . import build_plan, cache, compilers, prebuilt
 from .cache import BuildError
 
-__all__ = ["BuildError", "build_info", "built", "load", "state", "why_not"]
+__all__ = ["BuildError", "build_info", "built", "load", "state", "states", "why_not"]
 
 PARTS = ("cpu", "cuda")
-SECONDS = {"cpu": 75, "cuda": 60, "module": 5}  # about, for the line that says a build has begun
+SECONDS = {"cpu": 15, "cuda": 30, "module": 5}  # about, for the line that says a build has begun
+NOT_YET = "not compiled yet: that is done on first use"
 # What the answer to why_not hangs on, besides the files of the machine, which are looked at once.
 _VARIABLES = ("LIGHTSR_JIT", "LIGHTSR_CUDA_ARCHS", "CXX", "CUDACXX", "CUDA_HOME", "CUDA_PATH", "PATH")
 
-_loaded: dict[str, dict[str, Any]] = {}
-_failed: dict[str, str] = {}
+_loaded: dict[tuple[str, str], dict[str, Any]] = {}  # by part and op
+_failed: dict[str, str] = {}  # by part: where one library cannot be compiled, the next is not tried
 _reasons: dict[tuple[str | None, ...], str | None] = {}
 _guard = threading.RLock()
 
@@ -42,59 +44,70 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
-def load(part: str) -> None:
-    """Makes torch know the raw operators of a part, "cpu" or "cuda"; compiles them where that was never done.
+def load(part: str, op: str) -> None:
+    """Makes torch know the raw operators of csrc/<op> on "cpu" or "cuda"; compiles them where that was never done.
 
     Raises:
         BuildError: they cannot be had here. Asked again, the same process gives the same answer at once.
     """
-    if part in _loaded:
+    if (part, op) in _loaded:
         return
     with _guard:
-        if part in _loaded:
+        if (part, op) in _loaded:
             return
-        why = why_not(part)
+        why = why_not(part, op)
         if why is not None:
             raise BuildError(why)
         try:
-            _loaded[part] = _load(part)
+            _loaded[part, op] = _load(part, op)
         except BuildError as error:
             _failed[part] = str(error)
             raise
 
 
-def why_not(part: str) -> str | None:
-    """Why the kernels of a part cannot be had here, or None where nothing is known against it. Compiles nothing."""
-    if part in _loaded:
+def why_not(part: str, op: str) -> str | None:
+    """Why the kernels of csrc/<op> cannot be had here, or None where nothing is known against it. Compiles nothing."""
+    if (part, op) in _loaded:
         return None
     if part in _failed:
         return _failed[part]
-    asked = (part, *map(os.environ.get, _VARIABLES))
+    asked = (part, op, *map(os.environ.get, _VARIABLES))
     if asked not in _reasons:
-        _reasons[asked] = _why_not(part)
+        _reasons[asked] = _why_not(part, op)
     return _reasons[asked]
 
 
-def state(part: str) -> dict[str, Any]:
-    """The record of a part where it is compiled, with its path; else {"why_not": reason}. Compiles nothing."""
-    if part in _loaded:
-        return dict(_loaded[part])
-    why = why_not(part)
+def states(part: str) -> dict[str, Any]:
+    """For each op that a part has kernels of, the record of its library, with its path, or {"why_not": reason}.
+
+    Where the part has none at all, {"why_not": reason} itself. Compiles nothing.
+    """
+    try:
+        return {op: state(part, op) for op in build_plan.ops_of(part, build_plan.csrc_folder())}
+    except BuildError as error:
+        return {"why_not": str(error)}
+
+
+def state(part: str, op: str) -> dict[str, Any]:
+    """The record of a library where it is compiled, with its path; else {"why_not": reason}. Compiles nothing."""
+    if (part, op) in _loaded:
+        return dict(_loaded[part, op])
+    why = why_not(part, op)
     if why is not None:
         return {"why_not": why}
     try:
-        place = prebuilt.find(part)
+        place = prebuilt.find(part, op)
         if place is None and cache.cache_folder().joinpath("kernels").is_dir():  # asking must not make it
-            place = _place_of(build_plan.plan(part, build_plan.csrc_folder()))
+            place = _place_of(build_plan.plan(part, op, build_plan.csrc_folder()))
         if place is None or not cache.whole(place):
-            return {"why_not": "not compiled yet: that is done on first use"}
+            return {"why_not": NOT_YET}
         return _described(place)
     except BuildError as error:
         return {"why_not": str(error)}
 
 
 def build_info() -> dict[str, Any]:
-    """What is compiled: for each part its sources' hash, compiler, flags, SIMD level, architectures, torch and date.
+    """What is compiled: for each part and op sources' hash, compiler, flags, SIMD level, architectures, torch and date.
 
     Told by a small extension module, which the first call compiles (a few seconds); where that cannot be, its own
     entry, "module", says why not. No kernel is compiled for it, and nothing raises.
@@ -107,27 +120,27 @@ def build_info() -> dict[str, Any]:
     from . import __version__
 
     facts: dict[str, Any] = {"version": __version__, "torch": torch.__version__}
-    facts |= {part: state(part) for part in PARTS}
+    facts |= {part: states(part) for part in PARTS}
     # A JSON string, twice: the inner one for Python, the outer one for the C++ compiler.
     header = f"constexpr const char* facts = {json.dumps(json.dumps(facts, sort_keys=True))};\n"
     try:
-        place = built("module", generated={"facts.h": header})
+        place = built("module", "", generated={"facts.h": header})
         told: dict[str, Any] = _imported(place / cache.record(place)["library"]).build_info()
         return told
     except (BuildError, ImportError) as error:
         return facts | {"module": {"why_not": str(error)}}
 
 
-def built(part: str, csrc: Path | None = None, generated: dict[str, str] | None = None) -> Path:
-    """The folder with the compiled part and its record; compiled where the cache has none, or BuildError."""
+def built(part: str, op: str, csrc: Path | None = None, generated: dict[str, str] | None = None) -> Path:
+    """The folder with the compiled library and its record; compiled where the cache has none, or BuildError."""
     why = _switched_off()
     if why is not None:
         raise BuildError(why)
-    plan = build_plan.plan(part, csrc or build_plan.csrc_folder(), generated=generated)
+    plan = build_plan.plan(part, op, csrc or build_plan.csrc_folder(), generated=generated)
     place = _place_of(plan)
 
     def build(work: Path) -> dict[str, Any]:
-        _say(f"compiling the {build_plan.NAMES[part]} once, about {SECONDS[part]} s, into {place}")
+        _say(f"compiling the {build_plan.in_words(part, op)} once, about {SECONDS[part]} s, into {place}")
         return build_plan.run(plan, work, cache.log_of(place))
 
     return cache.fetch(place, build)
@@ -137,15 +150,15 @@ def _place_of(plan: build_plan.Plan) -> Path:
     return cache.kernels_folder() / plan.name
 
 
-def _load(part: str) -> dict[str, Any]:
-    brought = prebuilt.find(part)
+def _load(part: str, op: str) -> dict[str, Any]:
+    brought = prebuilt.find(part, op)
     if brought is not None:
         try:
             return _load_from(brought)
         except BuildError:  # of a system too new for this one; compiled here it will fit
-            if _why_not_compiled(part) is not None:
+            if _why_not_compiled(part, op) is not None:
                 raise
-    return _load_from(built(part))
+    return _load_from(built(part, op))
 
 
 def _load_from(place: Path) -> dict[str, Any]:
@@ -172,19 +185,19 @@ def _imported(path: Path) -> Any:
     return module
 
 
-def _why_not(part: str) -> str | None:
+def _why_not(part: str, op: str) -> str | None:
     if part not in PARTS:
         raise ValueError(f"build: part must be one of {', '.join(PARTS)}; got {part!r}")
     if part == "cuda" and torch.version.cuda is None:
         return "this torch is built without CUDA"
     if part == "cuda" and not torch.cuda.is_available():
         return "torch finds no CUDA GPU"
-    return None if prebuilt.find(part) else _why_not_compiled(part)
+    return None if prebuilt.find(part, op) else _why_not_compiled(part, op)
 
 
-def _why_not_compiled(part: str) -> str | None:
+def _why_not_compiled(part: str, op: str) -> str | None:
     try:
-        build_plan.sources_of(part, build_plan.csrc_folder())
+        build_plan.sources_of(part, op, build_plan.csrc_folder())
         if (why := _switched_off()) is not None:
             return why
         if part == "cuda":

@@ -1,8 +1,8 @@
 """What is compiled with which flags, as a file for ninja; and running it.
 
-Parts: "cpu", "cuda" and "module". The first two know nothing of Python and call torch through LibTorch's stable ABI
-alone, so one binary serves every Python and every torch from 2.10 on. "module" is the pybind11 module that tells what
-was compiled.
+Parts: "cpu", "cuda" and "module". The first two are a library for each op, so that a call compiles what it needs and no
+more. They know nothing of Python and call torch through LibTorch's stable ABI alone, so one binary serves every Python
+and every torch from 2.10 on. "module" is the pybind11 module that tells what was compiled.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ import torch
 from . import cache, compilers
 from .cache import BuildError
 
-SOURCES = {  # compiled; register_cuda.cpp takes register.cpp in
-    "cpu": ("*/cpu*.cpp", "*/register.cpp", "common/*.cpp"),
-    "cuda": ("*/*.cu", "*/register_cuda.cpp"),
-    "module": ("module.cpp",),
+SOURCES = {  # compiled, of csrc/<op>; register_cuda.cpp takes register.cpp in
+    "cpu": ("cpu*.cpp", "register.cpp"),
+    "cuda": ("*.cu", "register_cuda.cpp"),
+    "module": ("module.cpp",),  # of csrc itself: no op
 }
-ALSO_READ = {"cpu": ("**/*.h",), "cuda": ("**/*.h", "**/*.cuh", "*/register.cpp"), "module": ()}
+INCLUDE = re.compile(rb'^\s*#\s*include\s*"([^"]+)"', re.MULTILINE)
 NAMES = {"cpu": "CPU kernels", "cuda": "CUDA kernels", "module": "build_info module"}
 PATIENCE = 900  # seconds a build gets
 # The oldest torch whose stable ABI is used: its major version, then its minor one, from the left.
@@ -42,9 +42,10 @@ TORCH_TARGET = "-DTORCH_TARGET_VERSION=0x020a000000000000"
 
 @dataclass(frozen=True)
 class Plan:
-    """One part to build. Its commands find `csrc` and `torch` as links beside them, wherever these lie."""
+    """One library to build. Its commands find `csrc` and `torch` as links beside them, wherever these lie."""
 
     part: str
+    op: str  # its folder in csrc; "" for the module
     csrc: Path
     output: str  # the file name of the library
     commands: list[tuple[str, str]]  # object, command
@@ -55,8 +56,9 @@ class Plan:
     @property
     def name(self) -> str:
         """The same name for the same commands, sources, compilers, torch and processor, and for nothing else."""
-        told = [self.output, self.commands, self.link, self.facts, self.generated]
-        return f"{self.part}-{compilers.short_hash(json.dumps(told, sort_keys=True))}"
+        facts = [self.output, self.commands, self.link, self.facts, self.generated]
+        hashed = compilers.short_hash(json.dumps(facts, sort_keys=True))
+        return "-".join(filter(None, [self.part, self.op, hashed]))
 
     def ninja_file(self) -> str:
         lines = ["rule run", "  command = $command"]
@@ -74,33 +76,64 @@ def csrc_folder() -> Path:
     return inside if inside.is_dir() else Path(__file__).parents[1] / "csrc"
 
 
-def sources_of(part: str, csrc: Path) -> list[Path]:
-    """The files of a part that are compiled; BuildError where there are none."""
-    found = sorted({path for pattern in SOURCES[part] for path in csrc.glob(pattern)})
+def ops_of(part: str, csrc: Path) -> list[str]:
+    """The folders of csrc that a part has a library for; BuildError where there are none."""
+    found = sorted({path.parent.name for pattern in SOURCES[part] for path in csrc.glob(f"*/{pattern}")})
     if not found:
         raise BuildError(f"this version has no sources for the {NAMES[part]}")
     return found
 
 
-def sources_hash(part: str, csrc: Path) -> str:
-    """A hash of all that compiling a part reads in csrc."""
-    read = {*sources_of(part, csrc), *(path for pattern in ALSO_READ[part] for path in csrc.glob(pattern))}
+def sources_of(part: str, op: str, csrc: Path) -> list[Path]:
+    """The files of a library that are compiled; BuildError where there are none."""
+    found = sorted({path for pattern in SOURCES[part] for path in (csrc / op).glob(pattern)})
+    if not found:
+        raise BuildError(f"this version has no sources for the {in_words(part, op)}")
+    return found
+
+
+def read_by(part: str, op: str, csrc: Path) -> dict[str, bytes]:
+    """All files in csrc that compiling a library reads, by their path there: its sources and what they include."""
+    found: dict[str, bytes] = {}
+    waiting = sources_of(part, op, csrc)
+    while waiting:
+        path = waiting.pop()
+        name = Path(os.path.relpath(path, csrc)).as_posix()
+        if name not in found and path.is_file():  # what is no file of ours is the compiler's to find
+            found[name] = path.read_bytes()
+            waiting += [path.parent / each.decode() for each in INCLUDE.findall(found[name])]
+    return found
+
+
+def sources_hash(part: str, op: str, csrc: Path) -> str:
+    """A hash of all that compiling a library reads in csrc."""
     digest = hashlib.sha256()
-    for path in sorted(read):
-        text = path.read_bytes()
-        digest.update(f"{path.relative_to(csrc).as_posix()}\0{len(text)}\0".encode() + text)
+    for name, text in sorted(read_by(part, op, csrc).items()):
+        digest.update(f"{name}\0{len(text)}\0".encode() + text)
     return digest.hexdigest()
 
 
-def plan(part: str, csrc: Path, target: Sequence[str] | None = None, generated: dict[str, str] | None = None) -> Plan:
-    """How `part` is built from `csrc`; `target` replaces the flags for this machine's processor."""
+def in_words(part: str, op: str) -> str:
+    """What a library is called in a message."""
+    return f"{NAMES[part]} of {op}" if op else NAMES[part]
+
+
+def plan(
+    part: str,
+    op: str,
+    csrc: Path,
+    target: Sequence[str] | None = None,
+    generated: dict[str, str] | None = None,
+) -> Plan:
+    """How the library of `op` is built from `csrc`; `target` replaces the flags for this machine's processor."""
     compiler = compilers.cxx()
     version = compilers.version(*compiler)  # asked first: one that hangs is left after one question
     processor = compilers.native_flags(compiler) if target is None else tuple(target)
     macros = compilers.macros(compiler, processor)
     facts: dict[str, Any] = {
         "part": part,
-        "sources": sources_hash(part, csrc),
+        "op": op,
+        "sources": sources_hash(part, op, csrc),
         "torch": torch.__version__,
         "compiler": version,
         "macros": compilers.short_hash(macros),
@@ -124,7 +157,7 @@ def plan(part: str, csrc: Path, target: Sequence[str] | None = None, generated: 
         output = f"build_info{sysconfig.get_config_var('EXT_SUFFIX')}"
     facts["flags"] = " ".join(cuda[1:] if cuda else flags)
     commands = []
-    for path in sources_of(part, csrc):
+    for path in sources_of(part, op, csrc):
         source = path.relative_to(csrc).as_posix()
         name = source.replace("/", "_") + ".o"
         words = cuda if path.suffix == ".cu" else [*compiler, *flags]
@@ -135,7 +168,7 @@ def plan(part: str, csrc: Path, target: Sequence[str] | None = None, generated: 
         generated = {"stand_in.cpp": 'extern "C" int aoti_torch_get_current_cuda_stream() { return 1; }\n'}
         words = ["-shared", "-fPIC", "-Wl,-soname,libtorch_cuda.so", "stand_in.cpp", "-o", "libtorch_cuda.so"]
         commands.append(("libtorch_cuda.so", shlex.join([*compiler, *words])))
-    return Plan(part, csrc, output, commands, link, facts, generated or {})
+    return Plan(part, op, csrc, output, commands, link, facts, generated or {})
 
 
 def run(plan: Plan, work: Path, log: Path) -> dict[str, Any]:
@@ -148,14 +181,14 @@ def run(plan: Plan, work: Path, log: Path) -> dict[str, Any]:
         (work / name).write_text(text, encoding="utf-8")
     for name, folder in {"csrc": plan.csrc.resolve(), "torch": compilers.TORCH}.items():
         (work / name).symlink_to(folder, target_is_directory=True)
-    code, told = _ninja(work)
+    code, output = _ninja(work)
     if code != 0 or not (work / plan.output).is_file():
-        found = re.search(r"^.*([Ee]rror: |fatal +: |No space left|undefined reference).*$", told, re.MULTILINE)
+        found = re.search(r"^.*([Ee]rror: |fatal +: |No space left|undefined reference).*$", output, re.MULTILINE)
         what = found[0].strip() if found else f"ninja gave {code}"
-        line = f"compiling the {NAMES[plan.part]} failed ({what[:200]})"
+        line = f"compiling the {in_words(plan.part, plan.op)} failed ({what[:200]})"
         try:
             log.unlink(missing_ok=True)
-            log.write_text(f"{line}; see {log}\n{told}\n", encoding="utf-8")
+            log.write_text(f"{line}; see {log}\n{output}\n", encoding="utf-8")
         except OSError as error:
             raise BuildError(f"{line}; a log could not be kept ({cache.reason(error)})") from error
         raise BuildError(f"{line}; see {log}")
@@ -193,7 +226,7 @@ def _ninja(work: Path) -> tuple[int, str]:
         start_new_session=True,
     ) as process:
         try:
-            told = process.communicate(timeout=PATIENCE)[0]
+            output = process.communicate(timeout=PATIENCE)[0]
         except BaseException as error:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
@@ -201,7 +234,7 @@ def _ninja(work: Path) -> tuple[int, str]:
             if isinstance(error, subprocess.TimeoutExpired):
                 return 124, f"error: not done after {PATIENCE} s"
             raise
-    return process.returncode, told.decode(errors="replace")
+    return process.returncode, output.decode(errors="replace")
 
 
 def _linker(part: str, compiler: Sequence[str]) -> list[str]:

@@ -28,7 +28,6 @@ from .spec import SPECS, OpSpec
 
 BACKENDS = ("cuda", "triton", "cpu", "reference")  # fastest first
 _ONLY_BY_NAME = (("triton", "cpu"),)  # the interpreter: for tests
-_broken: dict[str, str] = {}  # backend -> why its kernels could not be built
 _forced: str | None = None  # a plain global, because torch.compile guards on it and recompiles when it changes
 
 
@@ -145,8 +144,7 @@ def _usable(name: str, spec: OpSpec, device: str) -> bool:
         return False
     try:
         _kernels(name, spec.name)
-    except BuildError as error:
-        _broken[name] = str(error)
+    except BuildError as error:  # which why_not says from now on
         warnings.warn(f"lightsr_kernels: no {name} kernels, plain PyTorch instead: {error}", stacklevel=5)
         return False
     return True
@@ -158,7 +156,8 @@ def _kernels(name: str, op: str) -> Any:
         return None
     module = import_module(f".{op}.{'triton' if name == 'triton' else 'native'}", __package__)
     if name != "triton":
-        build.load(name)
+        for library in SPECS[op].libraries:
+            build.load(name, library)
     return module
 
 
@@ -174,7 +173,7 @@ def why_not(name: str, spec: OpSpec, device: str) -> str | None:
         return f"it runs on {wanted} tensors and x is on {device}{hint}"
     if name == "triton":
         return None if find_spec("triton") else "triton is not installed; pip install triton"
-    return _broken.get(name) or build.why_not(name)
+    return next(filter(None, (build.why_not(name, each) for each in spec.libraries)), None)
 
 
 def _fits(name: str, spec: OpSpec, device: str) -> bool:

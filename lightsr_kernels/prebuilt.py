@@ -1,6 +1,6 @@
-"""Binaries that the package itself brings, from a wheel built ahead of time: lightsr_kernels/lib/<name>/.
+"""Binaries that the package itself brings, from a wheel built ahead of time: lightsr_kernels/lib/<name>/<op>/.
 
-The CPU part is there once for each level of instruction sets; the best one this machine has is taken.
+CPU kernels are there once for each level of instruction sets; the best one this machine has is taken.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ LEVELS = {
 }
 
 
-def find(part: str) -> Path | None:
-    """The best folder of a part that fits this machine and these sources, or None."""
+def find(part: str, op: str) -> Path | None:
+    """The best folder of an op's library that fits this machine and these sources, or None."""
     if not FOLDER.is_dir():
         return None
     for name in [*(f"{part}-{level}" for level in LEVELS), part]:
-        place = FOLDER / name
+        place = FOLDER / name / op
         # Whoever owns this folder owns the Python beside it, too.
         if place.is_dir() and cache.whole(place, ours=False) and _fits(cache.record(place)):
             return place
@@ -35,15 +35,16 @@ def find(part: str) -> Path | None:
 
 def make(part: str, folder: Path) -> list[Path]:
     """Compiles a part for any machine of this kind into `folder`; gives the folders made, the best first."""
-    made = []
+    made, csrc = [], build_plan.csrc_folder()
     for level in [*_levels_here(), None] if part == "cpu" else [None]:
         name = f"{part}-{level}" if level else part
-        plan = build_plan.plan(part, build_plan.csrc_folder(), target=[f"-march={level}"] if level else [])
-        work = folder / name
-        work.mkdir(parents=True)
-        facts = build_plan.run(plan, work, Path.cwd() / f"{name}.log")
-        cache.write_record(work, {**facts, "machine": platform.machine(), "level": level})
-        made.append(work)
+        for op in build_plan.ops_of(part, csrc):
+            plan = build_plan.plan(part, op, csrc, target=[f"-march={level}"] if level else [])
+            work = folder / name / op
+            work.mkdir(parents=True)
+            facts = build_plan.run(plan, work, Path.cwd() / f"{name}-{op}.log")
+            cache.write_record(work, {**facts, "machine": platform.machine(), "level": level})
+            made.append(work)
     return made
 
 
@@ -57,7 +58,7 @@ def _levels_here() -> list[str]:
 
 
 def _fits(facts: dict[str, Any]) -> bool:
-    if facts["machine"] != platform.machine() or facts["sources"] != _sources_hash(facts["part"]):
+    if facts["machine"] != platform.machine() or facts["sources"] != _sources_hash(facts["part"], facts["op"]):
         return False
     if facts["part"] == "cuda":
         return compilers.gpus() <= {name.rstrip("af") for name in facts["architectures"]}
@@ -67,8 +68,8 @@ def _fits(facts: dict[str, Any]) -> bool:
 
 
 @functools.cache
-def _sources_hash(part: str) -> str:
-    return build_plan.sources_hash(part, build_plan.csrc_folder())
+def _sources_hash(part: str, op: str) -> str:
+    return build_plan.sources_hash(part, op, build_plan.csrc_folder())
 
 
 @functools.cache

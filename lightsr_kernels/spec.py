@@ -74,11 +74,17 @@ class OpSpec:
     bench: Callable[[Make], Iterable[Sample]]  # the sizes users run
     cost: Callable[..., Cost]
     backends: tuple[str, ...] = ("reference",)  # what implements it in this version
+    native: tuple[str, ...] = ()  # the folders of csrc that its compiled kernels are in; (): its own alone
     faster: Callable[..., bool] | None = None  # (backend, *arguments): whether it beats the reference; None: always
     autocast: Callable[..., Any] | None = None  # (dtype, *arguments) under autocast; None: the reference
     exact_on_integers: bool = (
         False  # whole-number inputs give whole-number sums, so every backend must agree to the bit
     )
+
+    @property
+    def libraries(self) -> tuple[str, ...]:
+        """The folders of csrc whose compiled kernels it calls, forward or backward."""
+        return self.native or (self.name,)
 
     @property
     def op(self) -> Any:

@@ -145,7 +145,7 @@ def test_a_disk_that_fills_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         monkeypatch.setenv("LIGHTSR_CACHE", str(disk))
         csrc = small_csrc(tmp_path / "csrc")
         with pytest.raises(BuildError, match="No space left on device") as caught:
-            build.built("cpu", csrc)
+            build.built("cpu", "op", csrc)
         assert "\n" not in str(caught.value)
         subprocess.run(["mount", "-o", "remount,size=8m", disk], check=True)
         assert answer(csrc) == 42

@@ -76,7 +76,7 @@ print(hashlib.sha256(out.numpy().tobytes()).hexdigest())
     told = [each.communicate(timeout=900) for each in started]
     assert [each.returncode for each in started] == [0] * 8, told
     assert len({out for out, _ in told}) == 1
-    assert "".join(errors for _, errors in told).count("compiling the CPU kernels once") == 1
+    assert "".join(errors for _, errors in told).count("compiling the CPU kernels of depthwise_conv once") == 1
 
 
 def test_eight_processes_and_a_broken_source(csrc: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -91,7 +91,7 @@ def test_eight_processes_and_a_broken_source(csrc: Path, tmp_path: Path, monkeyp
 
     def fail(out: Path) -> None:
         try:
-            build.built("cpu", csrc)
+            build.built("cpu", "op", csrc)
         except BuildError as error:
             out.write_text(str(error))
 
@@ -178,9 +178,9 @@ def test_a_child_forked_during_a_build_can_build(csrc: Path, tmp_path: Path, mon
 
 def test_the_plan_is_the_same_in_every_process(csrc: Path, tmp_path: Path) -> None:
     def write(out: Path) -> None:
-        out.write_text(build_plan.plan("cpu", csrc).name)
+        out.write_text(build_plan.plan("cpu", "op", csrc).name)
 
     outs = [tmp_path / str(index) for index in range(2)]
     for out in outs:
         process(write, out).join(LIMIT)
-    assert outs[0].read_text() == outs[1].read_text() == build_plan.plan("cpu", csrc).name
+    assert outs[0].read_text() == outs[1].read_text() == build_plan.plan("cpu", "op", csrc).name

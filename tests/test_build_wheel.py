@@ -41,8 +41,8 @@ def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def found() -> str | None:
-    place = prebuilt.find("cpu")
-    return None if place is None else place.name
+    place = prebuilt.find("cpu", "op")
+    return None if place is None else place.parent.name
 
 
 def change(place: Path, **facts: Any) -> None:
@@ -53,7 +53,7 @@ def change(place: Path, **facts: Any) -> None:
 @NEEDS_COMPILER
 def test_the_best_level_of_this_machine(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert {path.name for path in made.iterdir()} == {"cpu-x86-64-v4", "cpu-x86-64-v3", "cpu"}
-    levels = {path.name: cache.record(path)["simd"] for path in made.iterdir()}
+    levels = {path.name: cache.record(path / "op")["simd"] for path in made.iterdir()}
     assert levels == {"cpu-x86-64-v4": "AVX-512", "cpu-x86-64-v3": "AVX2", "cpu": "SSE2"}
     v4, v3 = prebuilt.LEVELS.values()
     for flags, best in [(v4 | v3, "cpu-x86-64-v4"), (v3, "cpu-x86-64-v3"), (v4, "cpu"), (set(), "cpu")]:
@@ -63,13 +63,13 @@ def test_the_best_level_of_this_machine(made: Path, monkeypatch: pytest.MonkeyPa
 
 @NEEDS_COMPILER
 def test_what_does_not_fit_is_passed_over(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert build.why_not("cpu") is None
+    assert build.why_not("cpu", "op") is None
     for level in prebuilt.LEVELS:
         shutil.rmtree(made / f"cpu-{level}", ignore_errors=True)
     assert found() == "cpu"
-    change(made / "cpu", machine="riscv64")
+    change(made / "cpu" / "op", machine="riscv64")
     assert found() is None
-    change(made / "cpu", machine=platform.machine())
+    change(made / "cpu" / "op", machine=platform.machine())
     assert found() == "cpu"
     (build_plan.csrc_folder() / "common" / "number.h").write_text("#define NUMBER 7\n")
     prebuilt._sources_hash.cache_clear()
@@ -77,40 +77,40 @@ def test_what_does_not_fit_is_passed_over(made: Path, monkeypatch: pytest.Monkey
     (build_plan.csrc_folder() / "common" / "number.h").write_text("#define NUMBER 42\n")
     prebuilt._sources_hash.cache_clear()
     assert found() == "cpu"
-    (made / "cpu" / "cpu.so").write_bytes(b"cut")
+    (made / "cpu" / "op" / "cpu.so").write_bytes(b"cut")
     assert found() is None
 
 
 @NEEDS_COMPILER
 def test_it_is_taken_where_nothing_can_be_compiled(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LIGHTSR_JIT", "off")
-    assert build.why_not("cpu") is None
-    build.load("cpu")
-    assert Path(build.state("cpu")["path"]).parent == made
+    assert build.why_not("cpu", "op") is None
+    build.load("cpu", "op")
+    assert Path(build.state("cpu", "op")["path"]).parents[1] == made
     shutil.rmtree(made)
     monkeypatch.setattr(build, "_loaded", {})
     monkeypatch.setattr(build, "_reasons", {})
-    assert "LIGHTSR_JIT=off" in str(build.why_not("cpu"))
+    assert "LIGHTSR_JIT=off" in str(build.why_not("cpu", "op"))
 
 
 @NEEDS_COMPILER
 def test_one_that_cannot_be_loaded(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for place in made.iterdir():
+    for place in made.glob("*/op"):
         (place / "cpu.so").write_bytes(b"for another system")
         change(place)
     monkeypatch.setenv("LIGHTSR_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("LIGHTSR_JIT", raising=False)
-    build.load("cpu")  # compiled here instead
-    assert Path(build.state("cpu")["path"]).is_relative_to(tmp_path / "cache")
+    build.load("cpu", "op")  # compiled here instead
+    assert Path(build.state("cpu", "op")["path"]).is_relative_to(tmp_path / "cache")
     monkeypatch.setattr(build, "_loaded", {})
     monkeypatch.setenv("LIGHTSR_JIT", "off")
     with pytest.raises(build.BuildError, match=r"cannot be loaded .*(invalid ELF header|too short)"):
-        build.load("cpu")
+        build.load("cpu", "op")
 
 
 def test_gpus_must_be_among_the_architectures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prebuilt, "_sources_hash", lambda part: "1")
-    facts = {"part": "cuda", "machine": platform.machine(), "sources": "1", "architectures": ["80", "90a"]}
+    monkeypatch.setattr(prebuilt, "_sources_hash", lambda part, op: "1")
+    facts = {"part": "cuda", "op": "op", "machine": platform.machine(), "sources": "1", "architectures": ["80", "90a"]}
     for gpus, fits in [({"90"}, True), ({"80", "90"}, True), ({"86"}, False), ({"90", "100"}, False)]:
         monkeypatch.setattr(compilers, "gpus", lambda gpus=gpus: gpus)
         assert prebuilt._fits(facts) == fits
@@ -143,8 +143,8 @@ def test_the_wheel(tmp_path: Path) -> None:
     code = """
 import json
 from lightsr_kernels import build
-build.load("cpu")
-print(json.dumps(build.state("cpu")))
+build.load("cpu", "op")
+print(json.dumps(build.state("cpu", "op")))
 """
     environment = {**os.environ, "LIGHTSR_JIT": "off", "PYTHONPATH": ""}
     done = subprocess.run(

@@ -41,9 +41,8 @@ def claimed(monkeypatch: pytest.MonkeyPatch) -> None:
     """A depthwise_conv whose cpu and cuda kernels are there, and are the reference."""
     spec = dataclasses.replace(SPECS["depthwise_conv"], backends=("cuda", "cpu", "reference"))
     kernels = SimpleNamespace(forward=spec.reference)
-    monkeypatch.setattr(dispatch, "_broken", {})
     monkeypatch.setattr(dispatch, "_kernels", lambda name, op: None if name == "reference" else kernels)
-    monkeypatch.setattr(dispatch.build, "why_not", lambda part: None)
+    monkeypatch.setattr(dispatch.build, "why_not", lambda part, op: None)
     monkeypatch.setattr(sys.modules["lightsr_kernels.depthwise_conv"], "SPEC", spec)
     monkeypatch.setitem(SPECS, "depthwise_conv", spec)
 
@@ -130,13 +129,15 @@ def test_a_backend_asked_for_by_name_never_falls_back(name: str, monkeypatch: py
 def broken(monkeypatch: pytest.MonkeyPatch) -> None:
     """A compiler that fails."""
 
-    def fail(name: str, op: str) -> None:
-        if name != "reference":
-            raise BuildError("compiling the CPU kernels failed (no space left)")
+    def fail(part: str, op: str) -> None:
+        raise BuildError("compiling the CPU kernels failed (no space left)")
 
-    monkeypatch.setattr(dispatch, "_kernels", fail)
-    monkeypatch.setattr(dispatch.build, "why_not", lambda part: None)
-    monkeypatch.setattr(dispatch, "_broken", {})
+    for name in ("_loaded", "_failed"):
+        monkeypatch.setattr(dispatch.build, name, {})
+    monkeypatch.setattr(dispatch.build, "_why_not", lambda part, op: None)
+    monkeypatch.setattr(dispatch.build, "_reasons", {})
+    monkeypatch.setattr(dispatch.build, "_load", fail)
+    monkeypatch.setattr(dispatch, "_kernels", dispatch._kernels.__wrapped__)
 
 
 @pytest.mark.usefixtures("broken")

@@ -143,14 +143,24 @@ def test_a_file_in_the_place_of_the_cache(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_the_kernels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def state(part: str) -> dict[str, object]:
-        facts = {"simd": "AVX2", "architectures": ["80", "90a"], "date": "2026-01-02", "flags": "-O3", "files": {}}
-        return facts if part == "cuda" else {"why_not": "there is no C++ compiler"}
-
-    monkeypatch.setattr("lightsr_kernels.build.state", state)
+    record: dict[str, object] = {"simd": "AVX2", "architectures": ["80", "90a"], "date": "2026-01-02", "flags": "-O3"}
+    record |= {
+        "files": {},
+        "compiler": "g++ 12",
+        "cuda": None,
+        "torch": "2.13.0",
+        "path": str(tmp_path / "kernels" / "1"),
+    }
+    older, missing = record | {"date": "2026-01-01", "simd": "SSE2"}, {"why_not": "not compiled yet"}
+    states = {
+        "cpu": {"why_not": "there is no C++ compiler"},
+        "cuda": {"a": older, "b": record, "c": missing, "d": missing},
+    }
+    monkeypatch.setattr("lightsr_kernels.build.states", states.__getitem__)
     monkeypatch.setenv("LIGHTSR_CACHE", str(tmp_path))
     facts = doctor()
-    wanted = {"simd": "AVX2", "architectures": "80, 90a", "date": "2026-01-02"}
+    wanted = {"simd": "AVX2", "architectures": "80, 90a", "compiler": "g++ 12", "torch": "2.13.0", "date": "2026-01-02"}
+    wanted |= {"path": str(tmp_path / "kernels"), "compiled": "a, b", "not compiled yet": "c, d"}
     assert facts["kernels"] == {"cpu": {"why_not": "there is no C++ compiler"}, "cuda": wanted}
     assert "kernels:\n  cpu:\n    why_not: there is no C++ compiler\n  cuda:\n    simd: AVX2\n" in as_text(facts)
     (tmp_path / "kernels").mkdir()

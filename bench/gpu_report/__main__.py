@@ -13,7 +13,7 @@ import torch
 
 from . import __doc__ as ABOUT
 from .ceilings import ceilings
-from .facts import build, device
+from .facts import build, device, without_compiler
 from .matrix import matrix, sanitizer
 from .networks import networks, training
 from .ops import ops
@@ -125,6 +125,8 @@ def command(given: argparse.Namespace) -> int:
     store = Store(given.out, keep=given.resume or given.only is not None)
     store.write()  # better now than after the first section
     names = [name for name in given.only or SECTIONS if not (given.resume and store.done(name))]
+    if "build" not in names:
+        without_compiler(store.data("build"))
     run(names, store, given.out.resolve(), "cpu" if given.dry_run else "cuda", 60 * given.max_minutes, given.resume)
     print(*render(read(given.out), given.out), sep="\n")
     return 0

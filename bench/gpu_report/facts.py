@@ -10,12 +10,13 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
 from typing import Any
 
 import torch
 
-from lightsr_kernels import compilers
+from lightsr_kernels import build_plan, compilers
 from lightsr_kernels.cache import BuildError
 
 from .store import Context
@@ -25,7 +26,7 @@ COLD = """
 import sys, time
 import lightsr_kernels.build as build
 start = time.monotonic()
-build.load(sys.argv[1])
+build.load(sys.argv[1], sys.argv[2])
 print(time.monotonic() - start)
 """
 
@@ -86,22 +87,37 @@ def build(context: Context) -> None:
             continue
         if part == "cpu" and "seconds" not in context.data["cuda"]:
             break
-        start = time.monotonic()
-        try:
-            done = subprocess.run(
-                [sys.executable, "-c", COLD, part],
-                capture_output=True,
-                text=True,
-                check=False,
-                timeout=max(5.0, context.left()),
-            )
-        except subprocess.TimeoutExpired:
-            context.put(part, {"why_not": f"not done after {time.monotonic() - start:.0f} s"})
+        context.put(part, cold(part, max(5.0, context.left())))
+        if context.data[part].get("late"):
             context.missed.append(part)
-            continue
+    without_compiler(context.data)
+
+
+def cold(part: str, limit: float) -> dict[str, Any]:
+    """Seconds until all libraries of a part are there, a process for each, and of each of them."""
+    start = time.monotonic()
+
+    def one(op: str) -> float | str:
+        words = [sys.executable, "-c", COLD, part, op]
+        left = max(1.0, start + limit - time.monotonic())
+        done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=left)
         if done.returncode == 0:
-            context.put(part, {"seconds": float(done.stdout.split()[-1]), "with python": time.monotonic() - start})
-        else:
-            context.put(part, {"why_not": (done.stderr.strip().splitlines() or ["no message"])[-1][:500]})
-    if "seconds" not in context.data.get("cuda", {}):
-        os.environ["LIGHTSR_JIT"] = "off"  # Triton alone: the other sections are not to wait for a compiler, each anew
+            return float(done.stdout.split()[-1])
+        return (done.stderr.strip().splitlines() or ["no message"])[-1][:500]
+
+    try:
+        ops = build_plan.ops_of(part, build_plan.csrc_folder())
+        with ThreadPoolExecutor(build_plan.jobs()) as pool:
+            found = dict(zip(ops, pool.map(one, ops), strict=True))
+    except BuildError as error:
+        return {"why_not": str(error)}
+    except subprocess.TimeoutExpired:
+        return {"why_not": f"not done after {time.monotonic() - start:.0f} s", "late": True}
+    failed = [each for each in found.values() if isinstance(each, str)]
+    return {"why_not": failed[0]} if failed else {"seconds": time.monotonic() - start, "each": found}
+
+
+def without_compiler(found: dict[str, Any]) -> None:
+    """Where the CUDA kernels could not be had, the other sections are not to wait for a compiler, each anew."""
+    if "why_not" in found.get("cuda", {}):
+        os.environ["LIGHTSR_JIT"] = "off"  # Triton alone

@@ -124,6 +124,7 @@ SPEC = register(
         bench=bench,
         cost=_cost,
         backends=("cuda", "triton", "cpu", "reference"),
+        native=("instance_norm_attention",),
         autocast=_autocast,
     )
 )

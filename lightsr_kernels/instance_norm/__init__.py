@@ -100,6 +100,7 @@ SPEC = register(
         bench=bench,
         cost=_cost,
         backends=("cuda", "triton", "cpu", "reference"),
+        native=("instance_norm_attention",),
         autocast=_autocast,
     )
 )

@@ -149,6 +149,7 @@ SPEC = register(
         bench=bench,
         cost=_cost,
         backends=("cuda", "triton", "cpu", "reference"),
+        native=("instance_norm_attention", "depthwise_conv"),
         autocast=_autocast,
     )
 )

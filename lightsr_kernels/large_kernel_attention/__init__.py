@@ -235,6 +235,7 @@ SPEC = register(
         bench=_bench,
         cost=_cost,
         backends=("cuda", "triton", "cpu", "reference"),
+        native=("large_kernel_attention", "depthwise_conv"),
         autocast=_autocast,
         exact_on_integers=True,
     )

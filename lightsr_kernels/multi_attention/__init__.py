@@ -172,5 +172,6 @@ SPEC = register(
         bench=bench,
         cost=cost,
         backends=("triton", "cpu", "reference"),
+        native=("multi_attention", "depthwise_conv"),
     )
 )

@@ -88,6 +88,7 @@ SPEC = register(
         bench=bench,
         cost=_cost,
         backends=("cuda", "triton", "cpu", "reference"),
+        native=("split_distillation",),
         autocast=_autocast,
     )
 )
