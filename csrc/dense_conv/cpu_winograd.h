@@ -45,11 +45,12 @@ class Winograd {
         columns_((call.w + 1) / 2),
         ins_(last ? round_up(call.c, size) : call.c),
         outs_(round_up(call.outs, last ? std::max(size, product_rows) : product_rows)),
-        // An odd number of cache lines more, so that places do not meet in a cache.
+        // Odd numbers of cache lines, so that places do not meet in a cache.
         in_place_((round_up(ins_ * wide, line) / line | 1) * line),
         out_place_((round_up(outs_ * wide, line) / line | 1) * line),
         room_(last ? 4 * outs_ : (4 * together + 1) * row_step),
-        factors_(places * ins_ * outs_) {
+        factor_place_((round_up(ins_ * outs_, line) / line | 1) * line),
+        factors_(places * factor_place_) {
     run_tasks(outs_ / product_rows, [&](int64_t task) { pack(task * product_rows); });
   }
 
@@ -93,7 +94,7 @@ class Winograd {
       for (int64_t i = 0; i < std::min(block, call_.outs - begin); ++i)
         for (int tap = 0; tap < 9; ++tap) taps[tap][i] = filters_.at(begin + i, in, tap);
       E* to = factors_.data() + (last ? in * outs_ + begin : begin * ins_ + in * block);
-      transform_filters(taps, to, ins_ * outs_);
+      transform_filters(taps, to, factor_place_);
     }
   }
 
@@ -154,7 +155,7 @@ class Winograd {
   void multiply(const E* pixels, E* products, int64_t tiles, Ahead& ahead) const {
     for (int64_t place = 0; place < places; ++place) {
       Ahead* soon = place >= places / 2 ? &ahead : nullptr;  // sooner, and the cache has lost it when it is needed
-      const E* factors = factors_.data() + place * ins_ * outs_;
+      const E* factors = factors_.data() + place * factor_place_;
       const E* in = pixels + place * in_place_;
       E* out = products + place * out_place_;
       if constexpr (last) {
@@ -245,7 +246,7 @@ class Winograd {
   Finish<E, S, last> finish_;
   Filters<E, S> filters_;
   int64_t rows_, columns_;  // of tiles
-  int64_t ins_, outs_, in_place_, out_place_, room_;
+  int64_t ins_, outs_, in_place_, out_place_, room_, factor_place_;
   Aligned<E> factors_;
 };
 
