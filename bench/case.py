@@ -121,12 +121,14 @@ def exact(case: Case, given: Inputs) -> Tensor:
     if case.direction == "backward-weight":
         turned = torch.fft.rfft2(grad, s=size).conj() * torch.fft.rfft2(torch.nn.functional.pad(x, [pad] * 4), s=size)
         taps = torch.fft.irfft2(turned.sum(0), s=size)[:, :reach, :reach]
-        return taps[:, None, :: case.dilation, :: case.dilation].contiguous()
+        filters: torch.Tensor = taps[:, None, :: case.dilation, :: case.dilation].contiguous()
+        return filters
     spread = torch.zeros(weight.shape[0], reach, reach, dtype=torch.float64, device=weight.device)
     spread[:, :: case.dilation, :: case.dilation] = weight.flip(1, 2) if case.direction == "forward" else weight
     picture = x if case.direction == "forward" else grad
     product = torch.fft.rfft2(picture, s=size) * torch.fft.rfft2(spread, s=size)
-    return torch.fft.irfft2(product, s=size)[:, :, pad : pad + h, pad : pad + w].contiguous()
+    result: torch.Tensor = torch.fft.irfft2(product, s=size)[:, :, pad : pad + h, pad : pad + w].contiguous()
+    return result
 
 
 def error(got: Tensor, wanted: Tensor) -> float:

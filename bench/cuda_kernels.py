@@ -111,7 +111,7 @@ class Launched:
 def launches() -> list[Launched]:
     """What depthwise_conv launches at SHAPE, as the harness that runs kernels on the CPU sees it; empty without one."""
     sys.path.insert(0, str(ROOT / "tests"))
-    from cuda_on_cpu.harness import Harness, Result, why_not
+    from cuda_on_cpu.harness import Harness, Result, why_not  # type: ignore[import-not-found]
 
     if why_not() is not None:
         return []
@@ -163,8 +163,8 @@ def table(found: dict[str, dict[str, list[Kernel]]], launched: list[Launched]) -
         ]
     for launch in launched:
         kernel = _short(launch.kernel)
-        cells = (launch.blocks, launch.threads, launch.shared, launch.resident(registers[kernel]))
-        lines.append(f"| {launch.case} | `{kernel}` | {' | '.join(map(str, cells))} |")
+        figures = (launch.blocks, launch.threads, launch.shared, launch.resident(registers[kernel]))
+        lines.append(f"| {launch.case} | `{kernel}` | {' | '.join(map(str, figures))} |")
     return "\n".join(lines) + "\n"
 
 

@@ -31,7 +31,7 @@ from .contender import (
 )
 from .network_case import Given, NetworkCase, loss, network, run
 
-COMPILING = 300  # seconds that torch.compile gets for a network
+COMPILING: float = 300  # seconds that torch.compile gets for a network
 
 
 def pytorch(case: NetworkCase, given: Given, layout: str) -> Contender:

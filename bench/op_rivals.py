@@ -122,7 +122,7 @@ def exported(case: OpCase) -> tuple[bytes, list[Tensor]]:
         warnings.simplefilter("ignore")
         program = torch.onnx.export(graph, tuple(graph.pictures), dynamo=True, verbose=False)
     assert program is not None
-    program.save(file)
+    program.save(file)  # type: ignore[arg-type]  # it takes files too
     return file.getvalue(), graph.pictures
 
 

@@ -46,7 +46,8 @@ def ours(case: Case, given: Inputs, layout: str, backend: str) -> Contender:
         with lightsr_kernels.backend(backend):
             if case.direction == "forward":
                 return lightsr_kernels.depthwise_conv(own.x, own.weight, dilation=case.dilation)
-            return torch.ops.lightsr.depthwise_conv_backward([own.grad], wanted, *args)[0]  # what autograd calls
+            found: list[torch.Tensor] = torch.ops.lightsr.depthwise_conv_backward([own.grad], wanted, *args)
+            return found[0]  # what autograd calls
 
     return Contender(f"lightsr {backend} {layout}", run)
 

@@ -24,7 +24,7 @@ PACKAGES = ("torch", "onnxruntime", "openvino", "numpy", "triton")
 
 def machine() -> dict[str, Any]:
     """What the figures depend on."""
-    versions = {}
+    versions: dict[str, str | None] = {}
     for name in PACKAGES:
         try:
             versions[name] = metadata.version(name)

@@ -33,7 +33,7 @@ def convolve(case: Case, given: Inputs) -> Tensor:
     if case.direction == "forward":
         return torch.conv2d(given.x, given.weight, None, 1, pad, step, groups)
     wanted = [case.direction == "backward-data", case.direction == "backward-weight", False]
-    results = torch.ops.aten.convolution_backward(
+    results: list[torch.Tensor] = torch.ops.aten.convolution_backward(
         given.grad, given.x, given.weight, None, [1, 1], pad, step, False, [0, 0], groups, wanted
     )
     return results[wanted.index(True)]
@@ -84,7 +84,7 @@ def onnxruntime(case: Case, given: Inputs, layout: str) -> Contender:
         raise NotHereError("it takes no bfloat16")
     x, weight = flipped(case, given)
     kind = onnx.helper.np_dtype_to_tensor_dtype(x.numpy().dtype)
-    attributes = {"pads": [case.padding] * 4, "dilations": [case.dilation] * 2, "group": case.shape[1]}
+    attributes: dict[str, Any] = {"pads": [case.padding] * 4, "dilations": [case.dilation] * 2, "group": case.shape[1]}
     graph = onnx.helper.make_graph(
         [onnx.helper.make_node("Conv", ["x", "weight"], ["y"], **attributes)],
         "convolution",

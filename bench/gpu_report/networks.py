@@ -104,15 +104,15 @@ def one(case: NetworkCase, context: Context, compiling: bool) -> dict[str, Any]:
     for name, prepare, mine in contenders(case.way, device, compiling):
         try:
             contender, memory = peak_of(partial(prepared, prepare, case, given), device)
-            error = case.error(contender.result(contender.run()), wanted)
+            off = case.error(contender.result(contender.run()), wanted)
         except NotHereError as reason:
             rows[name] = {"why_not": str(reason)}
             continue
         except Exception as error:  # such as a capture that fails: the others go on
             rows[name] = {"why_not": first_line(error)}
             continue
-        rows[name] = {"error": error, "memory": memory}
-        if error <= limit * (1 if mine else LENIENT):
+        rows[name] = {"error": off, "memory": memory}
+        if off <= limit * (1 if mine else LENIENT):
             calls[name] = [contender.run]
         else:
             rows[name]["why_not"] = f"its result is wrong: more than {limit:.1e}"
