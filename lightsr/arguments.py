@@ -54,7 +54,9 @@ def given(args: argparse.Namespace, name: str, required: bool = True) -> str | N
 
 def _add_upscale(verb: argparse.ArgumentParser) -> None:
     _add_path(verb, "input", "-i", "IN", "a picture (PNG, JPEG, WebP, TIFF or BMP) or a folder of them")
-    verb.add_argument("-o", "--output", required=True, metavar="OUT", help="a picture, or a folder to put results in")
+    verb.add_argument(
+        "-o", "--output", metavar="OUT", help="a picture, or a folder to put results in (default: beside IN)"
+    )
     _add_network(verb)
     verb.add_argument("-w", "--weights", metavar="FILE", help=f"trained weights: {WEIGHTS}")
     _add_running(verb)
@@ -148,7 +150,7 @@ def _add_train(verb: argparse.ArgumentParser) -> None:
 _VERBS: dict[str, tuple[str, str, Callable[[argparse.ArgumentParser], None]]] = {
     "upscale": (
         "enlarge a picture, or every picture of a folder",
-        "lightsr upscale photo.jpg -o photo_x4.png -w HASN.pth",
+        "lightsr upscale photo.jpg -o photo_x4.png",
         _add_upscale,
     ),
     "evaluate": (

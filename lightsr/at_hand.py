@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from . import folders
 from .checkpoint import read_state_dict
 from .errors import InputError
 from .folders import weight_folders
 from .networks import detect
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".ckpt")
-HOW_TO_ADD = "weights come from their authors or from training; give a file with -w, or put it in {folder}"
+HOW_TO_ADD = "others come from their authors or from training; give a file with -w, or put it in {folder}"
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,17 @@ def weights_for(network: str, scale: int) -> Path:
     for each in weights_at_hand():
         if (each.network, each.scale) == (network, scale):
             return each.path
-    raise InputError(f"no trained weights for {network} x{scale} at hand; {how_to_add()}")
+    there = ", ".join(f"{each.network} x{each.scale}" for each in weights_at_hand() if each.network) or "none"
+    raise InputError(f"no trained weights for {network} x{scale} at hand; there are {there}; {how_to_add()}")
+
+
+def manifest() -> dict[str, dict[str, Any]]:
+    """What is known of each weight file of the package, by its name: hash, recipe, command, steps, machine, PSNR."""
+    try:
+        found: dict[str, dict[str, Any]] = json.loads((folders.PACKAGED / "manifest.json").read_text(encoding="utf-8"))
+    except OSError:  # a package without weights
+        return {}
+    return found
 
 
 def how_to_add() -> str:

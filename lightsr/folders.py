@@ -6,6 +6,8 @@ import os
 import sys
 from pathlib import Path
 
+PACKAGED = Path(__file__).parent / "weights"  # those that come with the package, with a manifest
+
 
 def cache_folder() -> Path:
     """LIGHTSR_CACHE, or `lightsr` in the system's cache folder of this user. It need not exist."""
@@ -18,7 +20,7 @@ def weight_folders() -> list[Path]:
     named = os.environ.get("LIGHTSR_WEIGHTS")
     folders = [_expanded(named)] if named else []
     data = _user_folder("XDG_DATA_HOME", ".local/share", "Library/Application Support")
-    return [*folders, data / "lightsr" / "weights", Path(__file__).parent / "weights"]
+    return [*folders, data / "lightsr" / "weights", PACKAGED]
 
 
 def _expanded(named: str) -> Path:

@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 
-from .at_hand import WeightFile, how_to_add, weights_at_hand
+from . import folders
+from .at_hand import WeightFile, how_to_add, manifest, weights_at_hand
 from .folders import weight_folders
 from .networks import REGISTRY, SCALES, SRNetwork, create, network_class
 
@@ -22,7 +23,8 @@ def info(network: str | None = None, scale: int | None = None) -> dict[str, Any]
     Returns:
         `networks`: a row for each network and scale: name, title, scale, parameters in the training form and folded,
         multi_adds at a 1280x720 result, radius and multiple in input pixels, exact_tiles, source, weights (paths).
-        `weight_folders` and `weight_files`: where weights were looked for, and what was found.
+        `weight_folders` and `weight_files`: where weights were looked for, and what was found; `trained` says how those
+        that come with the package were, and their PSNR.
 
     Raises InputError for an unknown name.
 
@@ -32,11 +34,18 @@ def info(network: str | None = None, scale: int | None = None) -> dict[str, Any]
         435272
     """
     names = list(REGISTRY) if network is None else [network_class(network).name]
-    files = weights_at_hand()
+    files, packaged = weights_at_hand(), manifest()
     return {
         "networks": [_row(name, each, files) for name in names for each in (SCALES if scale is None else (scale,))],
         "weight_folders": [str(folder) for folder in weight_folders()],
-        "weight_files": [{**vars(each), "path": str(each.path)} for each in files],
+        "weight_files": [
+            {
+                **vars(each),
+                "path": str(each.path),
+                "trained": packaged.get(each.path.name) if each.path.parent == folders.PACKAGED else None,
+            }
+            for each in files
+        ],
         "how_to_add_weights": how_to_add(),
     }
 
@@ -113,7 +122,9 @@ def _weight_lines(facts: dict[str, Any]) -> list[str]:
     lines = [f"weights are looked for in {', '.join(facts['weight_folders'])}"]
     for file in facts["weight_files"]:
         what = f"{file['network']} x{file['scale']}" if file["network"] else f"not usable: {file['problem']}"
-        lines.append(f"  {file['path']}: {what}")
+        known = file["trained"]
+        measured = f" (Set5 {known['Set5']['psnr']:.2f} dB, {known['steps']:,} steps on a CPU)" if known else ""
+        lines.append(f"  {file['path']}: {what}{measured}")
     if not facts["weight_files"]:
-        lines.append(f"  none there; {facts['how_to_add_weights']}")
-    return lines
+        lines.append("  none there")
+    return [*lines, f"  {facts['how_to_add_weights']}"]

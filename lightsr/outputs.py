@@ -20,12 +20,13 @@ class Job:
     target: Path
 
 
-def plan(source: Path, output: Path, label: str, format: str | None) -> tuple[list[Job], list[tuple[Path, str]]]:
+def plan(source: Path, output: Path | None, label: str, format: str | None) -> tuple[list[Job], list[tuple[Path, str]]]:
     """Pairs every input with its output, and makes nothing yet.
 
     Args:
         source: a file, or a folder whose pictures are taken.
-        output: a file when the source is one and its suffix is a picture's, else a folder.
+        output: a file when the source is one and its suffix is a picture's, else a folder; None for beside the source:
+            in its folder, or in a new one that is called as it is and `label`.
         label: what follows the input's stem in a folder: `hasnx4`.
         format: png, jpeg, webp, tiff or bmp, or None for the input's own suffix.
 
@@ -37,6 +38,8 @@ def plan(source: Path, output: Path, label: str, format: str | None) -> tuple[li
     if format is not None and format not in SUFFIXES:
         raise InputError(f"format must be one of {', '.join(SUFFIXES)}; got {format!r}")
     suffix = None if format is None else SUFFIXES[format]
+    if output is None:
+        output = source.with_name(f"{source.resolve().name}_{label}") if source.is_dir() else source.parent
     if "\0" in str(output):
         raise InputError(f"{output}: is no name for a file, with a NUL in it")
     if not source.is_dir():

@@ -22,6 +22,7 @@ from .resize import imresize
 from .shares import is_finished, own_device, rank_and_ranks, share_of
 from .tiles import PatchLimit, Progress, check_tile, run_tiled
 
+DEFAULT = "hasn"  # has weights in the package at every scale
 _LUMA = (0.299, 0.587, 0.114)  # BT.601: how grey a colour looks
 
 
@@ -36,7 +37,7 @@ class Report:
 
 def upscale(
     source: str | Path,
-    output: str | Path,
+    output: str | Path | None = None,
     *,
     network: str | None = None,
     scale: int | None = None,
@@ -55,10 +56,12 @@ def upscale(
 
     Args:
         source: a PNG, JPEG, WebP, TIFF or BMP file, or a folder of them.
-        output: a file, or a folder (made if need be) that gets `{stem}_{network}x{scale}` with the input's suffix.
-        network: bicubic, lmswn, mafdn, hasn or idsa_net; may be left out when `weights` are given.
-        scale: 2, 3 or 4; may be left out when `weights` are given, else 4.
-        weights: a .safetensors, .pth, .pt or .ckpt file; None takes those at hand. bicubic needs none.
+        output: a file, or a folder (made if need be) that gets `{stem}_{network}x{scale}` with the input's suffix; or
+            None: that name in the input's folder, for a folder a new one beside it called `{name}_{network}x{scale}`.
+        network: bicubic, lmswn, mafdn, hasn or idsa_net; None: that of `weights`, else hasn.
+        scale: 2, 3 or 4; None: that of `weights`, else 4.
+        weights: a .safetensors, .pth, .pt or .ckpt file; None takes those at hand, such as come with the package.
+            bicubic needs none.
         tile: "auto", "off" or a side in input pixels; see `lightsr.tiles.run_tiled`.
         device: auto (a GPU when there is one), cpu, cuda, cuda:1, mps.
         backend: which kernels run: auto, reference, cpu, triton or cuda; None for LIGHTSR_BACKEND's.
@@ -89,11 +92,12 @@ def upscale(
     report = Report()
     with using_backend(backend):
         # Paths are checked first, because a slip there should not wait for a network to load.
-        name = network if network is not None or weights is None else "network"
-        plan(Path(source), Path(output), f"{name}x{scale}", format)
+        name = network or (DEFAULT if weights is None else "network")
+        place = None if output is None else Path(output)
+        plan(Path(source), place, f"{name}x{scale}", format)
         rank, ranks = rank_and_ranks()
         net, used = _network(network, scale, weights, own_device(device))
-        jobs, clashes = plan(Path(source), Path(output), f"{net.name}x{net.scale}", format)
+        jobs, clashes = plan(Path(source), place, f"{net.name}x{net.scale}", format)
         report.failed += clashes if rank == 0 else []
         if jobs:
             make_folder(jobs[0].target.parent)
@@ -220,7 +224,7 @@ def _network(
     name: str | None, scale: int | None, weights: str | Path | None, device: str | torch.device
 ) -> tuple[SRNetwork, str | Path | None]:
     """The network on its device, in eval mode, with its weights; and the file that they are from."""
-    from .at_hand import how_to_add, weights_for
+    from .at_hand import weights_for
     from .checkpoint import load
 
     place = choose_device(device)
@@ -233,13 +237,7 @@ def _network(
             raise InputError(f"bicubic has no weights; leave {weights} out, or name another network")
         return create("bicubic", scale or 4).eval(), None
     if weights is None:
-        if name is None:
-            raise InputError(f"no network is named and no weights are given; {how_to_add()}")
-        try:
-            weights = weights_for(name, scale or 4)
-        except InputError as error:
-            source = "; the authors' own for x4 are experiments/HASN.pth of github.com/nathan66666/HASN"
-            raise InputError(f"{error}{source if name == 'hasn' else ''}") from error
+        weights = weights_for(name or DEFAULT, scale or 4)
     return load(weights, network=name, scale=scale, use_fused=True, device=place), weights
 
 

@@ -29,6 +29,7 @@ VERBS = ("upscale", "evaluate", "info", "doctor", "export", "fold", "train")
 def no_weights_at_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LIGHTSR_WEIGHTS", str(tmp_path / "nothing"))
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "nothing"))
+    monkeypatch.setattr("lightsr.folders.PACKAGED", tmp_path / "nothing")
     monkeypatch.delenv("LIGHTSR_BACKEND", raising=False)
 
 
@@ -98,7 +99,6 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         "",
         "enlarge",
         "upscale",
-        "upscale in.png",
         "upscale -o out.png",
         "upscale in.png -i in.png -o out.png",
         "upscale in.png -o out.png --tile some",
@@ -135,7 +135,7 @@ def test_a_wrong_command_line_exits_with_2(line: str, capsys: pytest.CaptureFixt
     [
         ("upscale nothing.png -o out.png -n bicubic", "nothing.png"),
         ("upscale {picture} -o {folder}/out.png -n hasn -s 4", "no trained weights for hasn x4 at hand"),
-        ("upscale {picture} -o {folder}/out.png", "weights"),
+        ("upscale {picture} -o {folder}/out.png", "no trained weights for hasn x4 at hand"),
         ("upscale {picture} -o {folder}/out.png -n swinir", "network must be one of"),
         ("upscale {picture} -o {folder}/out.png -n hasn -w {weights}", "holds lmswn x2, and hasn x2 was asked for"),
         ("upscale {picture} -o {folder}/out.png -s 3 -w {weights}", "holds lmswn x2, and lmswn x3 was asked for"),

@@ -203,8 +203,8 @@ def test_which_network_is_exported(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert network_to_export(None, "bicubic", 2).name == "bicubic"
     with pytest.raises(InputError, match="holds hasn x3, and hasn x2 was asked for"):
         network_to_export(tmp_path / "w.safetensors", None, 2)
-    with pytest.raises(InputError, match="no trained weights for hasn x2"):
-        network_to_export(None, "hasn", 2)
+    with pytest.raises(InputError, match="no trained weights for mafdn x2"):
+        network_to_export(None, "mafdn", 2)
     with pytest.raises(InputError, match="give a weight file, or a network with -n and its scale with -s"):
         network_to_export(None, "hasn", None)
     with pytest.raises(InputError, match="network must be one of"):

@@ -15,10 +15,13 @@ from lightsr.checkpoint import save
 from lightsr.folders import cache_folder, weight_folders
 from lightsr.info import as_text, info
 
+PACKAGED = lightsr.folders.PACKAGED
+
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The only weight folder with anything in it."""
+    monkeypatch.setattr(lightsr.folders, "PACKAGED", tmp_path / "none")
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
     monkeypatch.setenv("LIGHTSR_WEIGHTS", str(tmp_path / "weights"))
     (tmp_path / "weights").mkdir()
@@ -99,10 +102,17 @@ def test_the_first_folder_wins(folder: Path, tmp_path: Path) -> None:
 
 
 def test_missing_weights_say_where_to_put_them(folder: Path) -> None:
-    with pytest.raises(InputError, match="no trained weights for idsa_net x2 at hand") as caught:
+    small_weights(folder / "a.safetensors", 2)
+    with pytest.raises(InputError, match="no trained weights for idsa_net x2 at hand; there are hasn x2; ") as caught:
         weights_for("idsa_net", 2)
     assert str(folder) in str(caught.value) and "-w" in str(caught.value)
     assert f"put it in {folder}" in as_text(info("hasn", 4))
+
+
+def test_nothing_at_hand(folder: Path) -> None:
+    with pytest.raises(InputError, match="no trained weights for hasn x4 at hand; there are none; others come from"):
+        weights_for("hasn", 4)
+    assert info("hasn", 4)["weight_files"] == [] and "  none there\n" in as_text(info("hasn", 4))
 
 
 def test_folders_without_variables(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -110,8 +120,8 @@ def test_folders_without_variables(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setattr("sys.platform", "linux")
-    package = Path(lightsr.__file__).parent
-    assert weight_folders() == [tmp_path / ".local/share/lightsr/weights", package / "weights"]
+    assert weight_folders() == [tmp_path / ".local/share/lightsr/weights", lightsr.folders.PACKAGED]
+    assert Path(lightsr.__file__).parent / "weights" == PACKAGED
     assert cache_folder() == tmp_path / ".cache/lightsr"
     monkeypatch.setattr("sys.platform", "darwin")
     assert cache_folder() == tmp_path / "Library/Caches/lightsr"

@@ -90,7 +90,7 @@ def test_overrides_take_the_place_of_the_file(tmp_path: Path) -> None:
 
 def test_every_network_and_scale_has_a_recipe() -> None:
     wanted = {f"{name}_x{scale}" for name in REGISTRY if name != "bicubic" for scale in SCALES}
-    assert set(recipes()) == {*wanted, "short"}
+    assert set(recipes()) == {*wanted, "short", "cpu"}
 
 
 @pytest.mark.parametrize("name", recipes())
@@ -98,7 +98,7 @@ def test_recipes_build_and_print_to_what_they_are(name: str) -> None:
     config = read_config(name)
     assert config.output == f"runs/{name}"
     assert from_table(tomllib.loads(as_toml(config))) == config
-    if name != "short":
+    if name not in ("short", "cpu"):
         assert name == f"{config.network.name}_x{config.network.scale}"
     net = lightsr.create(config.network.name, config.network.scale, **config.network.options)
     assert net.scale == config.network.scale
