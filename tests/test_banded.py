@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from cuda_on_cpu.depthwise import check_what_is_not_finite
 from cuda_on_cpu.harness import At, Harness, Result, why_not
 from torch import Tensor
 
@@ -190,6 +191,12 @@ def test_bits_do_not_depend_on_the_order_of_threads(kernels: Kernels, last: bool
     first = run(0)
     for seed in (1, 2, 3):
         assert all(torch.equal(a, b) for a, b in zip(first, run(seed), strict=True))
+
+
+@EACH_TYPE
+@EACH_LAYOUT
+def test_what_is_not_finite_stays_in_its_taps(kernels: Kernels, dtype: torch.dtype, last: bool) -> None:
+    check_what_is_not_finite(lambda grad, x, *sizes: kernels.weight(x, grad, *sizes, last)[0], dtype)
 
 
 @EACH_LAYOUT

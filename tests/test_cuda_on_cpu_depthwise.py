@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 import torch.nn.functional as F
+from cuda_on_cpu.depthwise import check_what_is_not_finite
 from cuda_on_cpu.harness import At, Harness, Launch, Result, why_not
 from torch import Tensor
 
@@ -225,6 +226,12 @@ def test_what_is_not_finite_stays_in_its_field(kernels: Kernels, last: bool) -> 
             field = torch.zeros(1, 2, 20, 30, dtype=torch.bool)
             field[0, 1, max(y - 2, 0) : y + 3, max(column - 3, 0) : column + 4] = True
             assert torch.equal(kernels.forward(x_bad, weight, last=last).isfinite(), ~field)
+
+
+@EACH_TYPE
+@EACH_LAYOUT
+def test_what_is_not_finite_stays_in_its_taps(kernels: Kernels, dtype: torch.dtype, last: bool) -> None:
+    check_what_is_not_finite(lambda grad, x, *sizes: kernels.backward_weight(grad, x, *sizes, False, last)[0], dtype)
 
 
 def launches(

@@ -10,6 +10,7 @@
 // units make up tasks, and so the order of all additions, depends on the sizes alone.
 #pragma once
 
+#include <cmath>
 #include <cstring>
 #include <memory>
 
@@ -203,9 +204,32 @@ class WeightGradient {
       for (int j = 0; j < call.kw; ++j) {
         int row = i - call.kh / 2 + kh / 2, column = j - call.kw / 2 + kw / 2;
         bool reached = 0 <= row && row < kh && 0 <= column && column < kw;
-        store(to + i * call.kw + j, reached ? from[(row * kw + column) * each] : 0);
+        double value = reached ? from[(row * kw + column) * each] : 0;
+        store(to + i * call.kw + j, std::isfinite(value) ? value : again(c, i, j));
       }
     if (call.grad_bias) store(static_cast<S*>(call.grad_bias) + c, from[(sums - 1) * each]);
+  }
+
+  // A tap summed up once more, only where pixels meet inside the picture: the sums above multiply with the zeros beside
+  // it too, and infinity times zero is no number, which would get into taps that never touch the infinite pixel.
+  double again(int64_t c, int i, int j) const {
+    const int64_t down = (i - call.kh / 2) * call.dh, right = (j - call.kw / 2) * call.dw;
+    const int64_t step = call.channels_last ? call.c : 1, left = std::max<int64_t>(0, -right);
+    const int64_t end = std::min(call.w, call.w - right), many = call.channels_last ? 1 : size;
+    double total = 0;
+    for (int64_t n = 0; n < call.n; ++n) {
+      const int64_t plane = call.channels_last ? n * call.h * call.w * call.c + c : (n * call.c + c) * call.h * call.w;
+      for (int64_t row = std::max<int64_t>(0, -down); row < std::min(call.h, call.h - down); ++row) {
+        const S* grad = static_cast<const S*>(call.grad) + plane + row * call.w * step;
+        const S* x = static_cast<const S*>(call.x) + plane + ((row + down) * call.w + right) * step;
+        for (int64_t column = left; column < end; column += many) {
+          const int some = static_cast<int>(std::min(many, end - column));
+          total += sum(Vec<T>::load(grad + column * step, some) * Vec<T>::load(x + column * step, some));
+        }
+        if (std::isnan(total)) return total;
+      }
+    }
+    return total;
   }
 
   const DepthwiseConvWeight& call;

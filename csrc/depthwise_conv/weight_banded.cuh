@@ -250,10 +250,8 @@ int weight_banded_launch(const DepthwiseConvWeight& to, void* stream) {
   const int taps = to.kh * to.kw, threads = warp_size * weight_banded_sum_rows;
   const auto sum_blocks = static_cast<unsigned>(ceil_div(to.c * (taps + 1), int64_t{warp_size}));
   const float* sums = shape.call.sums;
-  auto* grad_weight = static_cast<T*>(to.grad_weight);
-  auto* grad_bias = static_cast<T*>(to.grad_bias);
-  return LIGHTSR_LAUNCH(weight_banded_sum_kernel<T>, sum_blocks, threads, threads * sizeof(float), stream, sums,
-                        shape.call.split, to.c, taps, grad_weight, grad_bias);
+  return LIGHTSR_LAUNCH(weight_banded_sum_kernel<T>, sum_blocks, threads, threads * sizeof(float), stream, to, sums,
+                        shape.call.split);
 }
 
 // Calls run(form) with the smallest form that holds the filter.

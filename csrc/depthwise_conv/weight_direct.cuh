@@ -16,6 +16,7 @@
 
 #include "../common/launch.cuh"
 #include "arguments.h"
+#include "weight_again.cuh"
 #include "weight_plan.h"
 
 namespace lightsr {
@@ -212,6 +213,8 @@ __global__ void __launch_bounds__(256)
   sync_threads();
   if (eighth != 0 || !wanted) return;
   for (unsigned other = 1; other < 8; ++other) sum += sums[other * 32 + number];
+  const int taps = call.kh * call.kw;
+  if (at < weights && !is_finite(sum)) sum = weight_again<T>(call, at / taps, static_cast<int>(at % taps));
   T* const to = static_cast<T*>(at < weights ? call.grad_weight : call.grad_bias);
   to[at < weights ? at : at - weights] = from_sum<T>(sum);
 }
