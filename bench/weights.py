@@ -109,12 +109,14 @@ def measured(weights: Path, network: str, scale: int, data: Path) -> dict[str, d
 
 def table(content: dict[str, Any]) -> str:
     lines = [
-        "| file | Set5, dB / SSIM | Set14 | steps of 8 patches | hours of one core |",
-        "|---|---|---|--:|--:|",
+        "| file | Set5, dB / SSIM | Set14 | steps | patches | hours of one core |",
+        "|---|---|---|--:|--:|--:|",
     ]
     for name, each in content.items():
         sets = [f"{each[which]['psnr']:.2f} / {each[which]['ssim']:.4f}" for which in ("Set5", "Set14")]
-        lines.append(f"| `{name}` | {' | '.join(sets)} | {each['steps']:,} | {each['hours']:.1f} |")
+        lines.append(
+            f"| `{name}` | {' | '.join(sets)} | {each['steps']:,} | {each['patches seen']:,} | {each['hours']:.1f} |"
+        )
     return "\n".join(lines) + "\n"
 
 

@@ -33,12 +33,12 @@ def no_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_every_network_has_some() -> None:
-    wanted = {"hasn_x4", "lmswn_x4"}
+    wanted = {"hasn_x2", "hasn_x3", "hasn_x4", "lmswn_x4", "mafdn_x4", "idsa_net_x4"}
     assert {Path(name).stem for name in MANIFEST} == wanted
     assert {path.name for path in folders.PACKAGED.iterdir()} == {*MANIFEST, "manifest.json"}
-    for name, each in MANIFEST.items():
-        if each["scale"] == 4:  # bicubic: 28.43
-            assert each["Set5"]["psnr"] >= (31.0 if each["network"] == "hasn" else 30.5), name
+    # In dB, with room below what was measured; bicubic has 33.7, 30.4 and 28.4.
+    bars = {"hasn_x2": 36.5, "hasn_x3": 32.5, "hasn_x4": 31.0, "lmswn_x4": 30.5, "mafdn_x4": 30.5, "idsa_net_x4": 30.1}
+    assert all(each["Set5"]["psnr"] >= bars[Path(name).stem] for name, each in MANIFEST.items())
 
 
 @pytest.mark.parametrize("name", MANIFEST)

@@ -108,6 +108,16 @@ def test_weights_load_and_say_where_they_are_from(tmp_path: Path) -> None:
     assert any(not torch.equal(averaged[name], last[f"net.{name}"]) for name in averaged)
 
 
+def test_a_short_training_does_not_keep_what_it_began_with(tmp_path: Path) -> None:
+    still, _ = trained(tmp_path, "still", "optimiser.lr=1e-12")
+    moved, _ = trained(tmp_path, "moved", "average=0.999")
+    first, last = (checkpoint(folder)["state_dict"] for folder in (still, moved))
+    averaged = checkpoint(moved)["averaged"]
+    way = sum(float((last[f"net.{name}"] - first[f"net.{name}"]).square().sum()) for name in averaged)
+    left = sum(float((last[f"net.{name}"] - value).square().sum()) for name, value in averaged.items())
+    assert left < 0.25 * way  # with 0.999 from the first step on it would be 0.97
+
+
 def test_stages_start_from_the_averaged_weights_with_a_new_optimiser(tmp_path: Path) -> None:
     text = CONFIG.replace(
         "[network]", "[[stages]]\nsteps = 6\n[[stages]]\nsteps = 4\ntimes = 2\n[stages.optimiser]\nlr = 1e-9\n[network]"

@@ -16,6 +16,20 @@ from .schedule import share_of_rate
 from .settings import Stage
 
 
+def ramped(
+    decay: float,
+    step: int,  # from 1
+) -> float:
+    """The average's decay after a step of a stage: smaller at first, so that a short one does not keep its beginning.
+
+    Example:
+        >>> from lightsr.training.module import ramped
+        >>> ramped(0.999, 1), ramped(0.999, 100_000)
+        (0.18181818181818182, 0.999)
+    """
+    return min(decay, (1 + step) / (10 + step))
+
+
 class Training(lightning.LightningModule):
     """One stage's training of a network.
 
@@ -79,7 +93,8 @@ class Training(lightning.LightningModule):
         """Takes the parameters of now into the average; with a decay of 0 they are it."""
         current = self.net.state_dict()
         pairs = [(self.averaged[name], value) for name, value in current.items() if value.is_floating_point()]
-        torch._foreach_lerp_([old for old, _ in pairs], [new for _, new in pairs], 1 - self.decay)
+        decay = ramped(self.decay, self.global_step)
+        torch._foreach_lerp_([old for old, _ in pairs], [new for _, new in pairs], 1 - decay)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """The average goes into the checkpoint."""
