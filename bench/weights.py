@@ -91,8 +91,8 @@ def command(settings: dict[str, Any]) -> str:
 
 def stage(settings: dict[str, Any], number: int) -> str:
     """What a later stage has otherwise than the first, as TOML."""
-    mine = {name: value for name, value in settings.items() if name.startswith(f"stages.{number}.")}
-    other = {name.split(".", 2)[2]: value for name, value in mine.items()}
+    mine = f"stages.{number}."
+    other = {name.removeprefix(mine): value for name, value in settings.items() if name.startswith(mine)}
     found = [f"{name}={value}" for name, value in other.items() if value != settings[f"stages.0.{name}"]]
     return f"{{{', '.join(found)}}}"
 
@@ -100,11 +100,7 @@ def stage(settings: dict[str, Any], number: int) -> str:
 def measured(weights: Path, network: str, scale: int, data: Path) -> dict[str, dict[str, float]]:
     folders = [data / "testsets" / name / "HR" for name in ("Set5", "Set14")]
     result = evaluate(folders, [Entry(network, weights)], scale)
-    return {
-        each.dataset: {"psnr": round(each.psnr, 4), "ssim": round(each.ssim, 5)}
-        for each in result.means()
-        if each.dataset != "all"
-    }
+    return {each.dataset: {"psnr": round(each.psnr, 4), "ssim": round(each.ssim, 5)} for each in result.means()}
 
 
 def table(content: dict[str, Any]) -> str:

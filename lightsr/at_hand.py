@@ -41,10 +41,11 @@ def weights_at_hand() -> list[WeightFile]:
 
 def weights_for(network: str, scale: int) -> Path:
     """The first weight file at hand that holds this network at this scale; otherwise an InputError says what to do."""
-    for each in weights_at_hand():
+    files = weights_at_hand()
+    for each in files:
         if (each.network, each.scale) == (network, scale):
             return each.path
-    there = ", ".join(f"{each.network} x{each.scale}" for each in weights_at_hand() if each.network) or "none"
+    there = ", ".join(f"{each.network} x{each.scale}" for each in files if each.network) or "none"
     raise InputError(f"no trained weights for {network} x{scale} at hand; there are {there}; {how_to_add()}")
 
 

@@ -25,7 +25,6 @@ __all__ = ["BuildError", "build_info", "built", "load", "state", "states", "why_
 
 PARTS = ("cpu", "cuda")
 SECONDS = {"cpu": 15, "cuda": 30, "module": 5}  # about, for the line that says a build has begun
-NOT_YET = "not compiled yet: that is done on first use"
 # What the answer to why_not hangs on, besides the files of the machine, which are looked at once.
 _VARIABLES = ("LIGHTSR_JIT", "LIGHTSR_CUDA_ARCHS", "CXX", "CUDACXX", "CUDA_HOME", "CUDA_PATH", "PATH")
 
@@ -100,7 +99,7 @@ def state(part: str, op: str) -> dict[str, Any]:
         if place is None and cache.cache_folder().joinpath("kernels").is_dir():  # asking must not make it
             place = _place_of(build_plan.plan(part, op, build_plan.csrc_folder()))
         if place is None or not cache.whole(place):
-            return {"why_not": NOT_YET}
+            return {"why_not": "not compiled yet: that is done on first use"}
         return _described(place)
     except BuildError as error:
         return {"why_not": str(error)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import subprocess
 import sys
 import time
@@ -23,6 +24,17 @@ from bench.gpu_report.store import Context, Store, read  # noqa: E402
 from lightsr_kernels.cache import BuildError  # noqa: E402
 
 SECTIONS = ["device", "build", "matrix", "sanitizer", "ceilings", "networks", "ops", "training", "tuning"]
+
+
+@pytest.mark.parametrize(
+    ("found", "off"), [({"cuda": {"seconds": 40.0}}, False), ({"cuda": {"why_not": "no nvcc"}}, True), ({}, True)]
+)
+def test_without_cuda_kernels_nobody_waits_for_a_compiler(
+    found: dict[str, Any], off: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LIGHTSR_JIT", "on")
+    facts.without_compiler(found)
+    assert (os.environ["LIGHTSR_JIT"] == "off") == off
 
 
 def test_arguments() -> None:

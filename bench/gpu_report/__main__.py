@@ -125,8 +125,9 @@ def command(given: argparse.Namespace) -> int:
     store = Store(given.out, keep=given.resume or given.only is not None)
     store.write()  # better now than after the first section
     names = [name for name in given.only or SECTIONS if not (given.resume and store.done(name))]
-    if "build" not in names:
-        without_compiler(store.data("build"))
+    earlier = store.data("build")
+    if earlier and "build" not in names and not given.dry_run:
+        without_compiler(earlier)
     run(names, store, given.out.resolve(), "cpu" if given.dry_run else "cuda", 60 * given.max_minutes, given.resume)
     print(*render(read(given.out), given.out), sep="\n")
     return 0

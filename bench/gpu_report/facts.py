@@ -119,5 +119,5 @@ def cold(part: str, limit: float) -> dict[str, Any]:
 
 def without_compiler(found: dict[str, Any]) -> None:
     """Where the CUDA kernels could not be had, the other sections are not to wait for a compiler, each anew."""
-    if "why_not" in found.get("cuda", {}):
+    if "seconds" not in found.get("cuda", {}):
         os.environ["LIGHTSR_JIT"] = "off"  # Triton alone
