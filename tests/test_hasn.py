@@ -13,7 +13,7 @@ from lightsr.errors import InputError
 from lightsr.images import read_rgb8
 from lightsr.metrics import psnr, ssim
 from lightsr.networks.cost import multiply_adds
-from lightsr.networks.hasn import HASN, RELEASED, RELEASED_BLOCK, from_released
+from lightsr.networks.hasn import HASN, RELEASED, RELEASED_BLOCK, from_released, seen_by_taps
 from lightsr.networks.lmswn import LMSWN
 
 
@@ -182,8 +182,8 @@ def test_compiles_in_one_graph(use_fused: bool, size: tuple[int, int]) -> None:
 def test_fused_equals_plain(dtype: torch.dtype, tolerance: float) -> None:
     net = make(blocks=2).to(dtype)
     keys = list(net.state_dict())
-    for size in ((20, 33), (4, 40)):
-        x = torch.rand(2, 3, *size, dtype=dtype)
+    for size in ((2, 3, 20, 33), (1, 3, 4, 40)):
+        x = torch.rand(size, dtype=dtype)
         with torch.no_grad():
             assert_close(net.set_fused(True)(x), net.set_fused(False)(x), tolerance)
     assert list(net.set_fused().state_dict()) == keys
@@ -212,30 +212,20 @@ def test_radius_is_the_reach_of_the_local_path() -> None:
     assert (columns[0], columns[-1]) == (30 - net.radius, 30 + net.radius)
 
 
-def deferred(net: HASN, x: Tensor) -> Tensor:
-    """The network with no channel scale ever applied to a picture: the next convolution's result or filter takes it."""
-
-    def scaled_filter(weight: Tensor, scale: Tensor) -> Tensor:  # the scale of one picture
-        return weight * scale[0].reshape(1, -1, 1, 1)
-
-    shallow = y = net.head(x)
-    scale = torch.ones_like(y[:, :, :1, :1])
-    for block in net.blocks:
-        first, cab = block.depthwise_in, block.attention
-        t = F.conv2d(y, first.weight, None, padding=3, groups=y.shape[1]) * scale + first.bias.reshape(1, -1, 1, 1)
-        n = block.norm(t.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
-        star = F.relu6(block.a(n)) * block.b(n) + block.gate(block.c(n))
-        v = y * scale + block.depthwise_out(block.out(star))
-        y = cab.widen(F.gelu(cab.narrow(v)))
-        scale = torch.sigmoid(cab.up(F.relu(cab.down(y.mean((2, 3), keepdim=True)))))
-    last = net.body_end
-    return net.tail(F.conv2d(y, scaled_filter(last.weight, scale), last.bias, padding=1) + shallow)
+@pytest.mark.parametrize("size", [(1, 1), (1, 5), (2, 2), (4, 7)], ids=lambda size: "x".join(map(str, size)))
+def test_what_taps_see_gives_the_mean_of_a_convolution(size: tuple[int, int]) -> None:
+    x = torch.randint(-9, 10, (2, 5, *size), dtype=torch.float64)
+    weight = torch.randint(-9, 10, (4, 5, 3, 3), dtype=torch.float64)
+    sums = F.conv2d(x, weight, padding=1).sum((2, 3), keepdim=True)
+    assert torch.equal(F.conv2d(seen_by_taps(x), weight), sums)
 
 
-def test_channel_scale_commutes_with_what_follows(net: HASN) -> None:
-    x = torch.rand(1, 3, 20, 33, dtype=torch.float64)
+def test_scaled_filters_equal_a_scaled_result(net: HASN) -> None:
+    """One picture has its channel scales in the filters before them, several pictures in a pass of their own."""
+    x = torch.rand(2, 52, 18, 21, dtype=torch.float64)
+    cab = net.set_fused().blocks[0].attention
     with torch.no_grad():
-        assert_close(deferred(net, x), net(x), 1e-12)
+        assert_close(torch.cat([cab(x[:1]), cab(x[1:])]), cab(x), 1e-12)
 
 
 def test_gate_entry_reads_the_norm_directly(net: HASN) -> None:

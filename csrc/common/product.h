@@ -47,7 +47,15 @@ class Ahead {
   Ahead() {}
   // Rows of so many bytes, `step` bytes apart.
   void add(const void* from, int64_t step, int64_t bytes, int64_t rows) {
-    if (from && bytes > 0 && count_ < most) pieces_[count_++] = {static_cast<const char*>(from), step, bytes, rows};
+    if (!from || bytes <= 0 || count_ == most) return;
+    const int64_t before = reinterpret_cast<uintptr_t>(from) % 64;
+    pieces_[count_++] = {static_cast<const char*>(from) - before, step, bytes + before, rows};
+  }
+
+  int64_t lines() const {
+    int64_t lines = 0;
+    for (int i = 0; i < count_; ++i) lines += (pieces_[i].bytes + 63) / 64 * pieces_[i].rows;
+    return lines;
   }
 
   struct Run {

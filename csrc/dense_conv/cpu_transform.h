@@ -18,6 +18,17 @@ Vec<E> every_other(Vec<E> a, Vec<E> b, std::integer_sequence<int, i...>) {
 #endif
 }
 
+// The lanes of a but its first, and lane k of b after them.
+template <class E, int k, int... i>
+Vec<E> one_on(Vec<E> a, Vec<E> b, std::integer_sequence<int, i...>) {
+  constexpr int size = Vec<E>::size;
+#if defined(__clang__) || __GNUC__ >= 12
+  return {__builtin_shufflevector(a.v, b.v, (i + 1 < size ? i + 1 : size + k)...)};
+#else
+  return {__builtin_shuffle(a.v, b.v, typename Vec<E>::Bits{(i + 1 < size ? i + 1 : size + k)...})};
+#endif
+}
+
 template <class E>
 constexpr auto lanes = std::make_integer_sequence<int, Vec<E>::size>{};
 
@@ -53,27 +64,31 @@ void transform_down(const V (&d)[4], V (&t)[4]) {
   t[3] = d[1] - d[3];
 }
 
-// A vector for each place of tiles that lie beside each other, their four rows of pixels `row_step` apart; what belongs
-// to a place goes to to[place * step].
-template <class E>
-void transform_rows(const E* rows, int64_t row_step, int64_t tiles, E* to, int64_t step) {
+// A vector for each place of tiles that lie beside each other, from their four rows of pixels; what belongs to a place
+// goes to to[place * step]. Rows are read up to three vectors from the last vector of tiles' first pixel on; what lies
+// there past the tiles is put to no use.
+template <class E, class S>
+void transform_rows(const S* const (&rows)[4], int64_t tiles, E* to, int64_t step) {
   using V = Vec<E>;
   constexpr int size = V::size;
+  const auto load = [&](int64_t at, V(&t)[4]) {
+    V d[4];
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i) d[i] = V::load(rows[i] + at);
+    transform_down(d, t);
+  };
+  V first[4], second[4], next[4];
+  load(0, next);
   for (int64_t tile = 0; tile < tiles; tile += size) {
-    V down[4][4];  // [which of the four vectors][place down the column]
 #pragma GCC unroll 4
-    for (int k = 0; k < 4; ++k) {
-      V d[4];
-#pragma GCC unroll 4
-      for (int i = 0; i < 4; ++i) d[i] = V::load(rows + i * row_step + 2 * tile + (k % 2) * size + k / 2 * 2);
-      transform_down(d, down[k]);
-    }
+    for (int i = 0; i < 4; ++i) first[i] = next[i];
+    load(2 * tile + size, second);
+    load(2 * tile + 2 * size, next);
 #pragma GCC unroll 4
     for (int i = 0; i < 4; ++i) {
-      const V d[4] = {every_other<E, false>(down[0][i], down[1][i], lanes<E>),
-                      every_other<E, true>(down[0][i], down[1][i], lanes<E>),
-                      every_other<E, false>(down[2][i], down[3][i], lanes<E>),
-                      every_other<E, true>(down[2][i], down[3][i], lanes<E>)};
+      const V even = every_other<E, false>(first[i], second[i], lanes<E>);
+      const V odd = every_other<E, true>(first[i], second[i], lanes<E>);
+      const V d[4] = {even, odd, one_on<E, 0>(even, next[i], lanes<E>), one_on<E, 1>(odd, next[i], lanes<E>)};
       V t[4];
       transform_down(d, t);
 #pragma GCC unroll 4

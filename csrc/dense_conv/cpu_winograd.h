@@ -35,6 +35,7 @@ class Winograd {
   static constexpr int64_t row_step = 2 * wide + line;
   // Channels that are copied before they are transformed: what was just stored cannot be loaded across its edges.
   static constexpr int64_t together = 4;
+  static constexpr int64_t zeros = 2 * wide + 3 * size;  // a row outside the picture
 
  public:
   explicit Winograd(const DenseConv& call)
@@ -48,9 +49,11 @@ class Winograd {
         // Odd numbers of cache lines, so that places do not meet in a cache.
         in_place_((round_up(ins_ * wide, line) / line | 1) * line),
         out_place_((round_up(outs_ * wide, line) / line | 1) * line),
-        room_(last ? 4 * outs_ : (4 * together + 1) * row_step),
+        room_(last ? 4 * outs_ : std::max(4 * together * 3 * size, 2 * row_step)),
         factor_place_((round_up(ins_ * outs_, line) / line | 1) * line),
-        factors_(places * factor_place_) {
+        factors_(places * factor_place_),
+        zeros_(last ? 0 : zeros) {
+    if (!last) std::fill_n(zeros_.data(), zeros, S(0));
     run_tasks(outs_ / product_rows, [&](int64_t task) { pack(task * product_rows); });
   }
 
@@ -117,17 +120,51 @@ class Winograd {
         transform_pixels<E, S>(pixel, call_.c, pixels + (run.at + tile) * ins_, in_place_);
       }
     } else {
-      const int64_t count = 2 * run.count + 2, area = call_.h * call_.w;
+      // Rows are read where they lie, but for tiles at either side of the picture, which need zeros beside them.
+      const int64_t inside = x < 0 ? std::min<int64_t>(size, run.count) : 0;
+      int64_t outside = run.count;
+      while (outside > inside && !readable(run, outside)) outside = std::max(inside, (outside - 1) / size * size);
+      const int64_t area = call_.h * call_.w;
       for (int64_t first = 0; first < call_.c; first += together) {
         const int64_t some = std::min(together, call_.c - first);
-        for (int64_t i = 0; i < 4 * some; ++i) {
-          const S* from = picture(run.n) + (first + i / 4) * area;
-          padded_row(from, call_, 1, y + i % 4, x, count, rows + i * row_step);
+        const S* from = picture(run.n) + first * area;
+        E* to = pixels + first * wide + run.at;
+        take_copied(from, some, y, x, 0, inside, to, rows);
+        for (int64_t i = 0; i < some && inside < outside; ++i) {
+          const S* row[4];
+          for (int k = 0; k < 4; ++k) {
+            const bool outside = y + k < 0 || y + k >= call_.h;
+            row[k] = outside ? zeros_.data() : from + i * area + (y + k) * call_.w + x + 2 * inside;
+          }
+          transform_rows<E, S>(row, outside - inside, to + i * wide + inside, in_place_);
         }
-        for (int64_t i = 0; i < some; ++i) {
-          transform_rows<E>(rows + 4 * i * row_step, row_step, run.count, pixels + (first + i) * wide + run.at,
-                            in_place_);
-        }
+        take_copied(from, some, y, x, outside, run.count, to, rows);
+      }
+    }
+  }
+
+  // Whether transform_rows can read the rows of a run's first tiles: no tile's pixels are beside the picture, and what
+  // it loads without need is still memory of x.
+  bool readable(const Run& run, int64_t tiles) const {
+    const int64_t x = 2 * run.x - 1, area = call_.h * call_.w, row = std::min(2 * run.y + 2, call_.h - 1);
+    const int64_t end = x + (tiles - 1) / size * size * 2 + 3 * size;  // column after the last one loaded
+    const int64_t left = (call_.n - run.n) * call_.c * area - (call_.c - 1) * area - row * call_.w;
+    return x + 2 * tiles + 2 <= call_.w && end <= left;
+  }
+
+  // The same from copies of the rows, of a few channels at a time.
+  void take_copied(const S* from, int64_t channels, int64_t y, int64_t x, int64_t begin, int64_t end, E* to,
+                   E* rows) const {
+    for (int64_t tile = begin; tile < end; tile += size) {
+      const int64_t tiles = std::min<int64_t>(size, end - tile);
+      for (int64_t i = 0; i < 4 * channels; ++i) {
+        padded_row(from + i / 4 * call_.h * call_.w, call_, 1, y + i % 4, x + 2 * tile, 2 * tiles + 2,
+                   rows + i * 3 * size);
+      }
+      for (int64_t i = 0; i < channels; ++i) {
+        const E* copy = rows + 4 * i * 3 * size;
+        const E* const row[4] = {copy, copy + 3 * size, copy + 6 * size, copy + 9 * size};
+        transform_rows<E, E>(row, tiles, to + i * wide + tile, in_place_);
       }
     }
   }
@@ -141,7 +178,7 @@ class Winograd {
   }
   void ask_for_pixels(const Run& run, Ahead& ahead) const {
     for (int64_t row = std::max<int64_t>(2 * run.y - 1, 0); row < std::min(2 * run.y + 3, call_.h); ++row)
-      ask_for(picture(run.n), call_.c, call_.h * call_.w, row * call_.w + 2 * run.x, 2 * run.count, ahead);
+      ask_for(picture(run.n), call_.c, call_.h * call_.w, row * call_.w + 2 * run.x - 1, 2 * run.count + 2, ahead);
   }
   static void ask_for(const S* from, int64_t channels, int64_t area, int64_t pixel, int64_t count, Ahead& ahead) {
     constexpr int64_t each = sizeof(S);
@@ -153,8 +190,13 @@ class Winograd {
   }
 
   void multiply(const E* pixels, E* products, int64_t tiles, Ahead& ahead) const {
+    // As late as there are steps enough for all lines: sooner, and the cache has lost them when they are needed.
+    const int64_t rows = last ? tiles : outs_, vectors = (last ? outs_ : wide) / size;
+    const int64_t steps =
+        (rows + product_rows - 1) / product_rows * ((vectors + product_vectors - 1) / product_vectors);
+    const int64_t late = places - (ahead.lines() + steps * call_.c - 1) / (steps * call_.c);
     for (int64_t place = 0; place < places; ++place) {
-      Ahead* soon = place >= places / 2 ? &ahead : nullptr;  // sooner, and the cache has lost it when it is needed
+      Ahead* soon = place >= late ? &ahead : nullptr;
       const E* factors = factors_.data() + place * factor_place_;
       const E* in = pixels + place * in_place_;
       E* out = products + place * out_place_;
@@ -248,6 +290,7 @@ class Winograd {
   int64_t rows_, columns_;  // of tiles
   int64_t ins_, outs_, in_place_, out_place_, room_, factor_place_;
   Aligned<E> factors_;
+  Aligned<S> zeros_;
 };
 
 }  // namespace lightsr::dense

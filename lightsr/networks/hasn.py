@@ -30,12 +30,40 @@ class ChannelAttentionBlock(Block):
         self.up = nn.Conv2d(squeeze, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:  # [N, C, H, W]
-        y = convolve(self.widen, convolve(self.narrow, x, self.use_fused, "gelu"), self.use_fused)
+        h = convolve(self.narrow, x, self.use_fused, "gelu")
+        if self.use_fused and len(x) == 1:
+            return self._scaled_filters(h)
+        y = convolve(self.widen, h, self.use_fused)
         if self.use_fused:
             down, up = self.down, self.up
             return ops.channel_attention(y, down.weight, down.bias, up.weight, up.bias, statistic="mean")
         mean = y.mean((2, 3), keepdim=True)
         return y * torch.sigmoid(self.up(F.relu(self.down(mean))))
+
+    def _scaled_filters(self, h: Tensor) -> Tensor:  # [1, bottleneck, H, W] -> [1, C, H, W]
+        """The scale of each channel in the filters of the convolution before it: its result is written once, scaled.
+
+        The mean that the scale comes from is known before: a convolution is linear, so the mean of its result is the
+        same convolution of the sums over what each tap sees.
+        """
+        widen = self.widen
+        mean = as_wide(widen, seen_by_taps(h) / (h.shape[2] * h.shape[3]))  # [1, C, 1, 1]
+        scale = torch.sigmoid(as_wide(self.up, F.relu(as_wide(self.down, mean)))).flatten()
+        weight, bias = widen.weight * scale[:, None, None, None], widen.bias * scale  # type: ignore[operator]
+        return ops.dense_conv(h, weight.to(h.dtype), bias.to(h.dtype))
+
+
+def as_wide(conv: nn.Conv2d, x: Tensor) -> Tensor:
+    """`conv` without padding, in the precision of x."""
+    return F.conv2d(x, conv.weight.to(x.dtype), conv.bias.to(x.dtype))  # type: ignore[union-attr]
+
+
+def seen_by_taps(x: Tensor) -> Tensor:  # [N, C, H, W] -> [N, C, 3, 3]
+    """For each tap of a 3x3 convolution, the sum over the pixels it sees: all but a row or column at the far border."""
+    columns = x.sum(2, dtype=torch.promote_types(x.dtype, torch.float32))  # [N, C, W]
+    rows = torch.stack([columns - x[:, :, -1], columns, columns - x[:, :, 0]], 2)  # [N, C, 3, W]
+    all_columns = rows.sum(3)
+    return torch.stack([all_columns - rows[..., -1], all_columns, all_columns - rows[..., 0]], 3)
 
 
 class HybridAttentionBlock(Block):
