@@ -29,7 +29,7 @@ inline Vec<double> share(Vec<double> x) {
 // Lane i of the result is the largest of all lanes of values[i].
 template <class S>
 Vec<S> largest_each(Vec<S> (&values)[Vec<S>::size]) {
-  attention::transpose(values);
+  transpose(values);
 #pragma GCC unroll 4
   for (int half = Vec<S>::size / 2; half > 0; half /= 2) {
 #pragma GCC unroll 8

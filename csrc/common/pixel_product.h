@@ -9,6 +9,7 @@
 #pragma once
 
 #include "pixels.h"
+#include "shuffle.h"
 
 namespace lightsr {
 
@@ -117,58 +118,36 @@ class Matrix {
   Aligned<E> numbers_;
 };
 
-template <class S, bool last, int... i>
-Vec<S> halves_mixed(Vec<S> a, Vec<S> b, std::integer_sequence<int, i...>) {
-  constexpr int size = Vec<S>::size, from = last ? size / 2 : 0;
-#if defined(__clang__) || __GNUC__ >= 12
-  return {__builtin_shufflevector(a.v, b.v, (from + i / 2 + i % 2 * size)...)};
-#else
-  return {__builtin_shuffle(a.v, b.v, typename Vec<S>::Bits{(from + i / 2 + i % 2 * size)...})};
-#endif
-}
-
 // Lane i of the result is the sum of all lanes of sums[i].
 template <class S>
 Vec<S> sum_each(Vec<S> (&sums)[Vec<S>::size]) {
-  constexpr auto order = std::make_integer_sequence<int, Vec<S>::size>{};
 #pragma GCC unroll 4
   for (int half = Vec<S>::size / 2; half > 0; half /= 2) {
 #pragma GCC unroll 8
     for (int i = 0; i < half; ++i) {
-      sums[i] = halves_mixed<S, false>(sums[i], sums[i + half], order) +
-                halves_mixed<S, true>(sums[i], sums[i + half], order);
+      sums[i] = shuffled<ByTurns<false>>(sums[i], sums[i + half]) + shuffled<ByTurns<true>>(sums[i], sums[i + half]);
     }
   }
   return sums[0];
 }
 
 // to(c, r) = from(r, c), for up to a vector's rows, the missing ones zero, and so many columns rounded up to a
-// vector's: as log2(size) shuffles, each of which brings the lines of both halves together by turns.
+// vector's.
 template <class E>
 void transpose_rows(Rows<const E> from, int64_t rows, int64_t columns, Rows<E> to) {
   using S = Sum<E>;
   static_assert(sizeof(E) == sizeof(S));
   constexpr int size = Vec<S>::size;
-  constexpr auto order = std::make_integer_sequence<int, size>{};
   for (int64_t column = 0; column < columns; column += size) {
-    Vec<S> lines[2][size];
+    Vec<S> lines[size];
 #pragma GCC unroll 16
     for (int r = 0; r < size; ++r) {
-      lines[0][r] = Vec<S>::fill(0);
-      if (r < rows) std::memcpy(&lines[0][r].v, from.at(r, column), sizeof lines[0][r].v);
+      lines[r] = Vec<S>::fill(0);
+      if (r < rows) std::memcpy(&lines[r].v, from.at(r, column), sizeof lines[r].v);
     }
-    int now = 0;
-#pragma GCC unroll 4
-    for (int step = 1; step < size; step *= 2, now ^= 1) {
-#pragma GCC unroll 8
-      for (int i = 0; i < size / 2; ++i) {
-        const Vec<S> a = lines[now][i], b = lines[now][i + size / 2];
-        lines[now ^ 1][2 * i] = halves_mixed<S, false>(a, b, order);
-        lines[now ^ 1][2 * i + 1] = halves_mixed<S, true>(a, b, order);
-      }
-    }
+    transpose(lines);
 #pragma GCC unroll 16
-    for (int r = 0; r < size; ++r) std::memcpy(to.at(column + r, 0), &lines[now][r].v, sizeof lines[now][r].v);
+    for (int r = 0; r < size; ++r) std::memcpy(to.at(column + r, 0), &lines[r].v, sizeof lines[r].v);
   }
 }
 

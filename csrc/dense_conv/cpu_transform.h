@@ -2,35 +2,9 @@
 // then along its rows.
 #pragma once
 
-#include <utility>
-
-#include "../common/pixel_product.h"
+#include "../common/shuffle.h"
 
 namespace lightsr::dense {
-
-// Lanes 0, 2, 4 and so on of a and b one after the other, or with `odd` lanes 1, 3, 5 and so on.
-template <class E, bool odd, int... i>
-Vec<E> every_other(Vec<E> a, Vec<E> b, std::integer_sequence<int, i...>) {
-#if defined(__clang__) || __GNUC__ >= 12
-  return {__builtin_shufflevector(a.v, b.v, (2 * i + odd)...)};
-#else
-  return {__builtin_shuffle(a.v, b.v, typename Vec<E>::Bits{(2 * i + odd)...})};
-#endif
-}
-
-// The lanes of a but its first, and lane k of b after them.
-template <class E, int k, int... i>
-Vec<E> one_on(Vec<E> a, Vec<E> b, std::integer_sequence<int, i...>) {
-  constexpr int size = Vec<E>::size;
-#if defined(__clang__) || __GNUC__ >= 12
-  return {__builtin_shufflevector(a.v, b.v, (i + 1 < size ? i + 1 : size + k)...)};
-#else
-  return {__builtin_shuffle(a.v, b.v, typename Vec<E>::Bits{(i + 1 < size ? i + 1 : size + k)...})};
-#endif
-}
-
-template <class E>
-constexpr auto lanes = std::make_integer_sequence<int, Vec<E>::size>{};
 
 // The factors of `many` 3 x 3 filters for each place, at to[place * step], rounded once.
 template <class E, int64_t many>
@@ -86,9 +60,9 @@ void transform_rows(const S* const (&rows)[4], int64_t tiles, E* to, int64_t ste
     load(2 * tile + 2 * size, next);
 #pragma GCC unroll 4
     for (int i = 0; i < 4; ++i) {
-      const V even = every_other<E, false>(first[i], second[i], lanes<E>);
-      const V odd = every_other<E, true>(first[i], second[i], lanes<E>);
-      const V d[4] = {even, odd, one_on<E, 0>(even, next[i], lanes<E>), one_on<E, 1>(odd, next[i], lanes<E>)};
+      const V even = shuffled<EveryOther<false>>(first[i], second[i]);
+      const V odd = shuffled<EveryOther<true>>(first[i], second[i]);
+      const V d[4] = {even, odd, shuffled<OneOn<0>>(even, next[i]), shuffled<OneOn<1>>(odd, next[i])};
       V t[4];
       transform_down(d, t);
 #pragma GCC unroll 4
@@ -140,7 +114,7 @@ struct Results {
   // The first, or last, half of a row of results of tiles that lie beside each other.
   template <bool second>
   Vec<E> zipped(int row) const {
-    return halves_mixed<E, second>(value[row][0], value[row][1], lanes<E>);
+    return shuffled<ByTurns<second>>(value[row][0], value[row][1]);
   }
 };
 

@@ -27,32 +27,22 @@ Picture<S> picture_of(const void* data, bool last, int64_t n, int64_t all, int64
 template <bool whole, class T, class S>
 void turn(const S* from, int64_t step, int64_t channels, int64_t pixels, T* to, int64_t pitch) {
   constexpr int size = Vec<T>::size;
-  constexpr auto order = std::make_integer_sequence<int, size>{};
-  Vec<T> lines[2][size];
+  Vec<T> lines[size];
 #pragma GCC unroll 16
   for (int r = 0; r < size; ++r) {
     if constexpr (whole) {
-      lines[0][r] = Vec<T>::load(from + r * step);
+      lines[r] = Vec<T>::load(from + r * step);
     } else {
-      lines[0][r] = r < channels ? Vec<T>::load(from + r * step, int(pixels)) : Vec<T>::fill(0);
+      lines[r] = r < channels ? Vec<T>::load(from + r * step, int(pixels)) : Vec<T>::fill(0);
     }
   }
-  int now = 0;
-#pragma GCC unroll 4
-  for (int half = 1; half < size; half *= 2, now ^= 1) {
-#pragma GCC unroll 8
-    for (int i = 0; i < size / 2; ++i) {
-      const Vec<T> a = lines[now][i], b = lines[now][i + size / 2];
-      lines[now ^ 1][2 * i] = halves_mixed<T, false>(a, b, order);
-      lines[now ^ 1][2 * i + 1] = halves_mixed<T, true>(a, b, order);
-    }
-  }
+  transpose(lines);
 #pragma GCC unroll 16
   for (int r = 0; r < size; ++r) {
     if constexpr (whole) {
-      lines[now][r].store(to + r * pitch);
+      lines[r].store(to + r * pitch);
     } else if (r < pixels) {
-      lines[now][r].store(to + r * pitch, int(channels));
+      lines[r].store(to + r * pitch, int(channels));
     }
   }
 }

@@ -8,10 +8,10 @@
 
 #include <algorithm>
 #include <limits>
-#include <utility>
 #include <vector>
 
 #include "../common/parallel.h"
+#include "../common/shuffle.h"
 #include "../common/simd_math.h"
 
 namespace lightsr::instance_norm_attention {
@@ -50,25 +50,15 @@ inline typename Vec<E>::Bits equal(Vec<E> a, Vec<E> b) {
   return a.v == b.v;
 }
 
-// Numbers 0, 2, 4, ... (or 1, 3, 5, ...) of a, then those of b.
-template <class E, int odd, int... i>
-inline Vec<E> every_other(Vec<E> a, Vec<E> b, std::integer_sequence<int, i...>) {
-#if defined(__clang__) || __GNUC__ >= 12
-  return {__builtin_shufflevector(a.v, b.v, (2 * i + odd)...)};
-#else
-  return {__builtin_shuffle(a.v, b.v, typename Vec<E>::Bits{(2 * i + odd)...})};
-#endif
-}
-
 // Lane j of the result: all lanes of v[j] joined, neighbours first.
 template <class E, class Join>
 inline __attribute__((always_inline)) Vec<E> across(Vec<E> (&v)[Vec<E>::size], const Join& join) {
-  constexpr auto order = std::make_integer_sequence<int, Vec<E>::size>{};
 #pragma GCC unroll 8
   for (int count = Vec<E>::size; count > 1; count /= 2) {
 #pragma GCC unroll 8
     for (int j = 0; j < count / 2; ++j)
-      v[j] = join(every_other<E, 0>(v[2 * j], v[2 * j + 1], order), every_other<E, 1>(v[2 * j], v[2 * j + 1], order));
+      v[j] =
+          join(shuffled<EveryOther<false>>(v[2 * j], v[2 * j + 1]), shuffled<EveryOther<true>>(v[2 * j], v[2 * j + 1]));
   }
   return v[0];
 }

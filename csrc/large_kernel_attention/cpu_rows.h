@@ -4,9 +4,8 @@
 #include <algorithm>
 #include <cstddef>
 #include <new>
-#include <utility>
 
-#include "../common/simd.h"
+#include "../common/shuffle.h"
 
 namespace lightsr::attention {
 
@@ -46,34 +45,6 @@ void pad_row(S* to, const T* from, int64_t count, int64_t margin) {
     std::fill_n(to + margin, count, S(0));
   }
   std::fill_n(to + margin + count, margin, S(0));
-}
-
-// Number i of the result is number i / 2 of a (even i) or b, from the first half or the last.
-template <class S, bool last, int... i>
-Vec<S> interleave(Vec<S> a, Vec<S> b, std::integer_sequence<int, i...>) {
-  constexpr int size = Vec<S>::size, from = last ? size / 2 : 0;
-#if defined(__clang__) || __GNUC__ >= 12
-  return {__builtin_shufflevector(a.v, b.v, (from + i / 2 + i % 2 * size)...)};
-#else
-  return {__builtin_shuffle(a.v, b.v, typename Vec<S>::Bits{(from + i / 2 + i % 2 * size)...})};
-#endif
-}
-
-// As many vectors as each has numbers; number i of vector j changes places with number j of vector i.
-template <class S>
-void transpose(Vec<S> (&v)[Vec<S>::size]) {
-  constexpr int size = Vec<S>::size;
-  constexpr auto order = std::make_integer_sequence<int, size>{};
-  for (int stage = 1; stage < size; stage *= 2) {
-    Vec<S> next[size];
-#pragma GCC unroll 16
-    for (int i = 0; i < size / 2; ++i) {
-      next[2 * i] = interleave<S, false>(v[i], v[i + size / 2], order);
-      next[2 * i + 1] = interleave<S, true>(v[i], v[i + size / 2], order);
-    }
-#pragma GCC unroll 16
-    for (int i = 0; i < size; ++i) v[i] = next[i];
-  }
 }
 
 // A row of pixels of `channels` numbers each becomes a padded row of each channel's plane; null as for pad_row.

@@ -86,7 +86,7 @@ class TokenGradients {
       V values[size];
       for (int i = 0; i < there; ++i) values[i] = V::load(x + (c + i) * pixels_ + pixel, part...);
       for (int i = there; i < size; ++i) values[i] = V::fill(0);
-      attention::transpose(values);
+      transpose(values);
       for (int i = 0; i < many; ++i) values[i].store(place(pixel + i) + c);
     }
   }
@@ -149,7 +149,7 @@ class TokenGradients {
       V values[size];
       for (int i = 0; i < many; ++i) values[i] = V::load(place(pixel + i) + c);
       for (int i = many; i < size; ++i) values[i] = zero;
-      attention::transpose(values);
+      transpose(values);
       const int there = static_cast<int>(std::min<int64_t>(size, channels_ - c));
       for (int i = 0; i < there; ++i) {
         const V g = values[i], u = (V::load(x + (c + i) * pixels_ + pixel, part...) - mean) * root;

@@ -168,7 +168,7 @@ class Tokens {
         values[i] = lightsr::fma(normed, V::fill(weight_.data()[c + i]), V::fill(bias_.data()[c + i]));
       }
       for (int i = there; i < size; ++i) values[i] = V::fill(0);
-      attention::transpose(values);
+      transpose(values);
       for (int i = 0; i < many; ++i) values[i].store(place(pixel + i) + c);
     }
   }
@@ -179,7 +179,7 @@ class Tokens {
       V values[size];
       for (int i = 0; i < many; ++i) values[i] = V::load(place(pixel + i) + c);
       for (int i = many; i < size; ++i) values[i] = V::fill(0);
-      attention::transpose(values);
+      transpose(values);
       const int there = static_cast<int>(std::min<int64_t>(size, channels_ - c));
       for (int i = 0; i < there; ++i) {
         const int64_t at = (c + i) * pixels_ + pixel;

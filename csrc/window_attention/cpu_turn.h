@@ -18,7 +18,7 @@ void turn_rows(const typename Numbers<T>::Factor* from, int64_t rows, int64_t st
       Vec<S> square[size];
       const S* at = reinterpret_cast<const S*>(from) + token * wide + c;  // pairs are as wide as floats
       for (int i = 0; i < size; ++i) square[i] = Vec<S>::load(at + i * wide);
-      attention::transpose(square);
+      transpose(square);
       const int there = static_cast<int>(std::min<int64_t>(size, wide - c));
       for (int i = 0; i < there; ++i) std::memcpy(to + (c + i) * rows + token, &square[i].v, sizeof square[i].v);
     }

@@ -1,0 +1,58 @@
+// Vectors whose lanes are chosen from those of two others.
+#pragma once
+
+#include <utility>
+
+#include "simd.h"
+
+namespace lightsr {
+
+// Lane i of the result is lane Order::at(i, size) of a and then b, counted through.
+template <class Order, class E, int... i>
+[[gnu::always_inline]] inline Vec<E> shuffled(Vec<E> a, Vec<E> b, std::integer_sequence<int, i...>) {
+#if defined(__clang__) || __GNUC__ >= 12
+  return {__builtin_shufflevector(a.v, b.v, Order::at(i, sizeof...(i))...)};
+#else
+  return {__builtin_shuffle(a.v, b.v, typename Vec<E>::Bits{Order::at(i, sizeof...(i))...})};
+#endif
+}
+template <class Order, class E>
+[[gnu::always_inline]] inline Vec<E> shuffled(Vec<E> a, Vec<E> b) {
+  return shuffled<Order>(a, b, std::make_integer_sequence<int, Vec<E>::size>{});
+}
+
+// Lanes of a and b by turns, of their first halves or of their last.
+template <bool last>
+struct ByTurns {
+  static constexpr int at(int i, int size) { return (last ? size / 2 : 0) + i / 2 + i % 2 * size; }
+};
+// Lanes 0, 2, 4 and so on of a and then of b, or with `odd` lanes 1, 3, 5 and so on.
+template <bool odd>
+struct EveryOther {
+  static constexpr int at(int i, int) { return 2 * i + odd; }
+};
+// The lanes of a but its first, and lane k of b after them.
+template <int k>
+struct OneOn {
+  static constexpr int at(int i, int size) { return i + 1 < size ? i + 1 : size + k; }
+};
+
+// A square of numbers, number i of vector j and number j of vector i having changed places: as log2(size) rounds, each
+// of which brings the vectors of both halves together by turns.
+template <class S>
+void transpose(Vec<S> (&v)[Vec<S>::size]) {
+  constexpr int size = Vec<S>::size;
+  Vec<S> next[size];
+#pragma GCC unroll 4
+  for (int round = 1; round < size; round *= 2) {
+#pragma GCC unroll 8
+    for (int i = 0; i < size / 2; ++i) {
+      next[2 * i] = shuffled<ByTurns<false>>(v[i], v[i + size / 2]);
+      next[2 * i + 1] = shuffled<ByTurns<true>>(v[i], v[i + size / 2]);
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < size; ++i) v[i] = next[i];
+  }
+}
+
+}  // namespace lightsr
