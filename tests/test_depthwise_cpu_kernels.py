@@ -214,6 +214,17 @@ def test_weight(kernels: ctypes.CDLL, dtype: torch.dtype, channels_last: bool) -
         check(got[1], grad.double().sum((0, 2, 3)), scale)
 
 
+def test_gelu_keeps_its_lower_tail(kernels: ctypes.CDLL) -> None:
+    """To a few units of the result's last place, down to where results are no normal numbers any more and then 0."""
+    x = torch.cat([torch.linspace(-13, 6, 4000), torch.tensor([-1e-30, 1e-30, -14.5, -40, -1e38, 1e38])])
+    got = run_forward(kernels, x.view(1, 1, 1, -1), torch.ones(1, 1, 1, 1), (1, 1), False, activation="gelu").flatten()
+    wide = x.double()
+    expected = 0.5 * wide * torch.special.erfc(wide * -(0.5**0.5))
+    # Without fused multiply-adds the rounding of x^2 is multiplied into the tail.
+    step = torch.finfo(x.dtype).eps * (8 + wide.square() / 4)
+    assert ((got.double() - expected).abs() <= step * expected.abs() + 1e-43).all()
+
+
 @pytest.mark.parametrize("channels_last", [False, True], ids=["nchw", "nhwc"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
 def test_infinity_stays_within_reach(kernels: ctypes.CDLL, dtype: torch.dtype, channels_last: bool) -> None:

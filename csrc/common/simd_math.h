@@ -43,18 +43,27 @@ inline Vec<T> sigmoid(Vec<T> x) {
 }
 
 // x P(N <= x) with N normal. P(N <= -a) for a >= 0 is exp(-a^2 / 2) g(a), where g is a polynomial in 1 / (1 + 0.26 a)
-// fitted to a relative error of 3e-8 for a up to 14: no cancellation in the lower tail. What a^2 / 2 loses to rounding
-// is multiplied in after the exponential.
+// fitted to a relative error of 3e-8 for a up to 14: no cancellation in the lower tail. The exponential is that above,
+// with what a^2 / 2 loses to rounding put back into r, and 2^n added to the exponent. Below -13.2, where results would
+// be below 2^-126, they are 0.
 inline Vec<float> gelu(Vec<float> x) {
   using F = Vec<float>;
-  constexpr float terms[] = {0.030230582f, -0.15149572f, 0.24873568f, -0.14779198f, 0.15876044f,
-                             0.05196416f,  0.10278884f,  0.10305095f, 0.10375702f};
-  F zero = F::fill(0), one = F::fill(1), a = select<float>(x < zero, -x, x);
-  F t = one / fma(F::fill(0.26f), a, one), g = zero;
-  for (float term : terms) g = fma(g, t, F::fill(term));
-  F square = a * a, lost = fma(a, a, -square);
-  F tail = exp(F::fill(-0.5f) * square) * g * t;
-  tail = select<float>(lost * lost < one, fma(F::fill(-0.5f) * lost, tail, tail), tail);  // not so for infinity
+  auto number = [](float value) { return F::fill(value); };
+  constexpr float far = 13.2f;
+  constexpr float terms[] = {-0.15149572f, 0.24873568f, -0.14779198f, 0.15876044f,
+                             0.05196416f,  0.10278884f, 0.10305095f,  0.10375702f};
+  F zero = number(0), one = number(1), whole = max(x, -x), a = min(number(far), whole);
+  F t = one / fma(number(0.26f), a, one), g = number(0.030230582f);
+  for (float term : terms) g = fma(g, t, number(term));
+  F round = number(0x1.8p23f), square = a * a, lost = fma(a, a, -square), half = number(-0.5f) * square;
+  F shifted = fma(half, number(1.44269504f), round), n = shifted - round;
+  F r = fma(n, number(2.12194440e-4f), fma(n, number(-0.693359375f), half));
+  r = fma(number(-0.5f), lost, r);
+  F q = fma(number(1.39505986e-3f), r, number(8.36895406e-3f));
+  q = fma(fma(fma(q, r, number(0.0416662060f)), r, number(0.166665182f)), r, number(0.5f));
+  F power = fma(q, r * r, r) + one;
+  power = {(F::Raw)((F::Bits)power.v + ((F::Bits)shifted.v << 23))};  // the bits below n in `shifted` fall out
+  F tail = select<float>(whole > number(far), zero, power * (g * t));
   return x * select<float>(x < zero, tail, one - tail);
 }
 inline Vec<double> gelu(Vec<double> x) {
