@@ -83,6 +83,12 @@ def check_choice(op: str, name: str, value: str, choices: Sequence[str]) -> None
         raise ValueError(f"{op}: {name} must be one of {', '.join(choices)}; got {value!r}")
 
 
+def check_number(op: str, name: str, value: float) -> None:
+    """Requires a number that is no tensor."""
+    if not isinstance(value, int | float | torch.SymFloat):
+        raise TypeError(f"{op}: {name} must be a number, got {type(value).__name__}")
+
+
 def check_together(op: str, **values: Tensor | None) -> None:
     """Requires all of these tensors, or none."""
     given = [name for name, value in values.items() if value is not None]

@@ -121,12 +121,12 @@ def split_calls(whole: bool = False) -> Iterator[Args]:
 
 
 def fusion_calls(whole: bool = False) -> Iterator[Args]:
-    """Calls of distillation_fusion: one part and more than a kernel takes, results wider than parts, every factor."""
+    """Calls of distillation_fusion: one part and more than a kernel takes, wide results, every factor, activations."""
 
     def make(*shape: int) -> Tensor:
         return torch.randint(-2, 3, shape).double() if whole else torch.randn(shape, dtype=torch.float64)
 
-    def call(n: int, h: int, w: int, widths: list[int], outs: int, *given: str) -> Args:
+    def call(n: int, h: int, w: int, widths: list[int], outs: int, *given: str, activation: str = "none") -> Args:
         weight = make(outs, sum(widths), 1, 1) / (1 if whole else sum(widths) ** 0.5)
         return [
             [make(n, width, h, w) for width in widths],
@@ -137,6 +137,8 @@ def fusion_calls(whole: bool = False) -> Iterator[Args]:
             make(1) if "gain" in given else None,
             make(n, outs, h, w) if "residual" in given else None,
             make(1) if "residual gain" in given else None,
+            activation,
+            0.5,
         ]
 
     yield call(1, 31, 37, [26] * 4, 52, "bias", "scale", "maps", "residual")
@@ -146,6 +148,8 @@ def fusion_calls(whole: bool = False) -> Iterator[Args]:
     yield call(2, 1, 1, [3], 2, "maps", "scale")
     yield call(2, 5, 9, [1, 2] * 10, 3, "bias", "scale", "maps", "gain", "residual", "residual gain")
     yield call(1, 5, 9, [2] * 17, 3)
+    for activation in ("relu", "leaky_relu", *([] if whole else ["gelu", "silu", "sigmoid"])):
+        yield call(2, 7, 13, [5, 2], 7, "bias", "residual", activation=activation)
 
 
 def change(args: Args, how: Callable[[Tensor], Tensor]) -> Args:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightsr_kernels import distillation_fusion
+from lightsr_kernels.functional import activate
 
 WIDTHS = (3, 1, 4)
 
@@ -92,3 +94,21 @@ def test_tuples_are_taken_for_lists() -> None:
     parts, weight, maps = pictures(), random(5, 8, 1, 1), [random(2, 1, 6, 5) for _ in WIDTHS]
     got = distillation_fusion(tuple(parts), weight, maps=tuple(maps))
     close(got, distillation_fusion(parts, weight, maps=maps))
+
+
+@pytest.mark.parametrize("slope", [0.25, -0.25])
+@pytest.mark.parametrize("activation", ["relu", "leaky_relu", "gelu", "silu", "sigmoid"])
+def test_the_activation_comes_last(activation: str, slope: float) -> None:
+    """With gradients, by eager calls, which keep what tells its derivative, and by the operator, which does not."""
+    x, weight, residual = (random(*shape).requires_grad_() for shape in ((2, 3, 6, 5), (4, 3, 1, 1), (2, 4, 6, 5)))
+    grad = random(2, 4, 6, 5)
+    wanted = activate(F.conv2d(x, weight) + residual, activation, slope)
+    got = distillation_fusion([x], weight, residual=residual, activation=activation, negative_slope=slope)
+    ends = (None, None, [], None, residual, None, activation, slope)
+    operator = torch.ops.lightsr.distillation_fusion([x], weight, *ends)
+    for out in (got, operator):
+        close(out, wanted)
+        found = torch.autograd.grad(out, (x, weight, residual), grad)
+        expected = torch.autograd.grad(wanted, (x, weight, residual), grad, retain_graph=True)
+        for one, other in zip(found, expected, strict=True):
+            close(one, other)

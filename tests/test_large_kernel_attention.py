@@ -111,6 +111,31 @@ def test_a_pixel_is_seen_eleven_pixels_away_and_no_further() -> None:
     assert not changed.any()
 
 
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=["nchw", "channels_last"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("widths", [(10,), (3, 7), (1, 4, 2, 3), (1,) * 10], ids=str)
+def test_a_residual_in_parts_is_its_concatenation(
+    widths: tuple[int, ...], dtype: torch.dtype, layout: torch.memory_format
+) -> None:
+    """To the bit, with gradients; parts may be channels of a wider picture."""
+    x, near, far, mix = random(2, 10, 40, 21), random(10, 1, 5, 5), random(10, 1, 7, 7), random(10, 10, 1, 1)
+    x, near, far, mix = (each.to(dtype) for each in (x, near, far, mix))
+    x = x.contiguous(memory_format=layout)
+    wide = random(2, 14, 40, 21).to(dtype).contiguous(memory_format=layout)
+    one = wide[:, 2:12].contiguous(memory_format=layout).requires_grad_()
+    parts = [each.requires_grad_() for each in wide.detach()[:, 2:12].split(widths, 1)]
+    wanted = large_kernel_attention(x, near, None, far, None, mix, None, out_weight=mix, residual=one)
+    got = large_kernel_attention(x, near, None, far, None, mix, None, out_weight=mix, residual=parts)
+    assert got.stride() == wanted.stride()
+    assert torch.equal(got, wanted)
+    grad = torch.randn_like(got)
+    found = torch.autograd.grad(got, parts, grad)
+    assert torch.equal(torch.cat(found, 1), torch.autograd.grad(wanted, one, grad)[0])
+    with torch.no_grad():
+        alone = large_kernel_attention(x, near, None, far, None, mix, None, out_weight=mix, residual=tuple(parts))
+    assert torch.equal(alone, got)
+
+
 @pytest.mark.parametrize("groups", [2, 4])
 def test_channel_shuffle_folds_into_the_1x1_before_it(groups: int) -> None:
     x, weight, bias, weights = random(2, 8, 6, 5), random(8, 8, 1, 1), random(8), filters(8)

@@ -145,7 +145,7 @@ def test_any_size(op: str, layout: torch.memory_format, shape: tuple[int, int, i
     )
     args = {
         "split_distillation": (x, None, make(5), residual, "relu", 0.0, weight, None, "none", None, None, True),
-        "distillation_fusion": ([x, residual], make(3, 10, 1, 1), make(3), None, [], make(1), None, None),
+        "distillation_fusion": ([x, residual], make(3, 10, 1, 1), make(3), None, [], make(1), None, None, "none", 0.0),
         "pixel_attention": (x, weight, make(5)),
     }[op]
     out = outputs(KERNELS[op].forward(*args))

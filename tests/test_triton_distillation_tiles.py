@@ -39,7 +39,7 @@ def joined(make: Make, layout: torch.memory_format, widths: tuple[int, ...], out
     parts = [make(2, width, 7, 11).contiguous(memory_format=layout) for width in widths]
     residual = make(2, out, 7, 11).contiguous(memory_format=layout)
     maps, scale = [make(2, 1, 7, 11) for _ in widths], make(2, sum(widths), 1, 1)
-    return parts, make(out, sum(widths), 1, 1), make(out), scale, maps, make(1), residual, make(1)
+    return parts, make(out, sum(widths), 1, 1), make(out), scale, maps, make(1), residual, make(1), "leaky_relu", 0.5
 
 
 def check_forward(op: str, kernels: Any, args: Any, config: Any) -> None:

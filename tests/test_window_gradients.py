@@ -51,8 +51,9 @@ def gradients(backend: str, op: str, args: list[Any], wanted: set[int] | None = 
     fresh = [each.detach().clone() if isinstance(each, Tensor) else each for each in args]
     places = [place for place, each in enumerate(fresh) if isinstance(each, Tensor)]
     asked = [fresh[place].requires_grad_() for place in places if wanted is None or place in wanted]
+    last = [fresh[-1:]] if op == "large_kernel_attention" else fresh[-1:]  # its residual is a list of parts
     with lightsr_kernels.backend(backend):
-        out = call(SPECS[op], *fresh)
+        out = call(SPECS[op], *fresh[:-1], *last)
     grad = torch.linspace(-1, 1, out.numel(), dtype=torch.float64).cos().reshape(out.shape)
     return list(torch.autograd.grad(out, asked, grad.to(out.dtype)))
 

@@ -60,7 +60,7 @@ def fusion_calls(dtype: torch.dtype, last: bool) -> Calls:
         parts, joined = [picture(width, dtype, last) for width in widths], sum(widths)
         maps = [picture(1, dtype, False) for _ in widths] if factors else []
         ends = (make(1, joined, 1, 1) if factors else None, maps, make(1), picture(channels, dtype, last), make(1))
-        args = (parts, make(channels, joined, 1, 1), make(channels), *ends)
+        args = (parts, make(channels, joined, 1, 1), make(channels), *ends, "gelu" if factors else "none", 0.0)
         yield f"fusion {widths}", lambda args=args: both(*args)  # type: ignore[misc]
 
 

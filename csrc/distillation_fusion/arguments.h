@@ -8,7 +8,7 @@ namespace lightsr {
 
 constexpr int most_parts = 16;  // Python joins the last ones of a longer list
 
-// out = gain (weight (scale [part_0 map_0, part_1 map_1, ...]) + bias) + residual_gain residual
+// out = act(gain (weight (scale [part_0 map_0, part_1 map_1, ...]) + bias) + residual_gain residual)
 struct DistillationFusion {
   Type type;                 // of every tensor
   bool channels_last;        // the layout of pictures and results
@@ -24,12 +24,14 @@ struct DistillationFusion {
   const void* gain;             // one number, in the memory of the device, or null
   Slice residual;               // or none
   const void* residual_gain;    // one number or null
-  void* out;                    // dense
+  Activation activation;        // on the CPU alone; for CUDA none
+  double negative_slope;
+  void* out;  // dense
 };
 
 // Everything that has the size of a picture, and the sums over pixels that the other gradients are made of.
 struct DistillationFusionBackward {
-  DistillationFusion call;      // without its result
+  DistillationFusion call;      // without its activation and result
   const void* grad;             // dense
   void* grad_part[most_parts];  // dense [N, channels, H W], or null: not wanted; so for all that follow
   void* grad_map[most_parts];   // [N, H W]

@@ -1,11 +1,12 @@
 // distillation_fusion forward on the CPU: one pass over pixels, in blocks.
 //
 // A block of all parts is put together in a buffer in the cache, times maps and scale where there are any; then comes
-// the product, and gain and residual on its way to the result.
+// the product, and gain, residual and activation on its way to the result.
 #pragma once
 
 #include "../common/block_tasks.h"
 #include "../common/pixel_product.h"
+#include "../common/simd_math.h"
 #include "arguments.h"
 
 namespace lightsr::fusion {
@@ -99,19 +100,27 @@ class Forward {
     const auto bias = bias_.from_channel(0);
     const Vec<S> gain = all_.gain, residual_gain = all_.residual_gain;
     const bool gained = call_.gain != nullptr, residual_gained = call_.residual_gain != nullptr;
-    weight_.multiply(
-        block, joined, call_.out_channels, call_.in,
-        [=](Vec<S> value, int64_t row, int64_t column, auto... part) {
-          if (bias) value = value + bias.at(row, column);
-          if (gained) value = value * gain;
-          if (residual) {
-            Vec<S> other = Vec<S>::load(residual.at(row, column), part...);
-            if (residual_gained) other = other * residual_gain;
-            value = value + other;
-          }
-          value.store(out.at(row, column), part...);
-        },
-        &ahead);
+    const auto multiply = [&](const auto& act) {
+      weight_.multiply(
+          block, joined, call_.out_channels, call_.in,
+          [=](Vec<S> value, int64_t row, int64_t column, auto... part) {
+            if (bias) value = value + bias.at(row, column);
+            if (gained) value = value * gain;
+            if (residual) {
+              Vec<S> other = Vec<S>::load(residual.at(row, column), part...);
+              if (residual_gained) other = other * residual_gain;
+              value = value + other;
+            }
+            act(value).store(out.at(row, column), part...);
+          },
+          &ahead);
+    };
+    if (call_.activation == Activation::none) {
+      multiply([](Vec<S> value) { return value; });
+    } else {
+      const Vec<S> slope = Vec<S>::fill(static_cast<S>(call_.negative_slope));
+      multiply([slope, activation = call_.activation](Vec<S> value) { return activate(value, activation, slope); });
+    }
   }
 
   const DistillationFusion& call_;

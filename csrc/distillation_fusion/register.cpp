@@ -46,11 +46,15 @@ bool is_empty(const DistillationFusion& call) {
 }
 
 void forward(Tensors parts, Tensor weight, MaybeTensor bias, MaybeTensor scale, Tensors maps, MaybeTensor gain,
-             MaybeTensor residual, MaybeTensor residual_gain, bool last, Tensor out) {
+             MaybeTensor residual, MaybeTensor residual_gain, bool last, int64_t activation, double negative_slope,
+             Tensor out) {
   DistillationFusion call = call_of(parts, weight, bias, scale, maps, gain, residual, residual_gain, last);
   call.out = dense_picture(out, parts[0], call.out_channels, last, "out");
+  call.activation = static_cast<Activation>(activation);
+  call.negative_slope = negative_slope;
   if (is_empty(call)) return;
 #ifdef LIGHTSR_CUDA
+  STD_TORCH_CHECK(activation == 0, "distillation_fusion: no activation on CUDA");
   torch::stable::accelerator::DeviceGuard device(weight.get_device());
   check_launch(distillation_fusion_forward_cuda(call, current_stream(weight)), "distillation_fusion");
 #else

@@ -1,9 +1,12 @@
 // One call of the large-kernel attention kernels, for the CPU and for CUDA: plain pointers and sizes.
 #pragma once
 
+#include "../common/slice.h"
 #include "../common/types.h"
 
 namespace lightsr {
+
+constexpr int most_residual_parts = 8;  // Python joins longer lists
 
 // t   = conv(conv(x, weight1) + bias1, weight2, dilation) + bias2, what lies between zero outside the picture
 // y   = x * (mix_weight t + mix_bias)
@@ -24,6 +27,9 @@ struct LargeKernelAttention {
   const void* out_weight;  // [C, C] or null
   const void* out_bias;    // [C] or null
   const void* residual;    // or null
+  int parts;               // on the CPU the residual may be in parts, channels beside each other; 0: it is not
+  Slice part[most_residual_parts];
+  int64_t part_channels[most_residual_parts];
   void* out;
   void* workspace;  // as many bytes as the function below the launcher asks for; null where it asks for none
 };

@@ -204,43 +204,65 @@ class Attention {
     const int64_t blocks = ceil_div(pixels, block);
     parallel_for(0, piece.pictures * blocks, 1, [&](int64_t begin, int64_t end) {
       const Memory<S> y(last_ ? (block + mix_rows) * mix_.step : (c + mix_rows) * block);
+      const Memory<T> joined(call_.parts ? block * c : 0);
       for (int64_t task = begin; task < end; ++task) {
         const int64_t n = task / blocks, pixel = task % blocks * block, count = std::min(block, pixels - pixel);
         const S* t = t_ + n * c * t_plane_ + pixel;
-        const int64_t before = (piece.picture + n) * c * call_.h * call_.w;  // numbers in earlier pictures
-        const int64_t place = piece.row * call_.w + pixel;
+        const int64_t picture = piece.picture + n, place = piece.row * call_.w + pixel;
+        const int64_t at = picture * c * call_.h * call_.w + place * (last_ ? c : 1);
+        const Residual residual = residual_of(picture, place, at, count, block, joined.data());
         if (last_) {
-          mix_last(t, before + place * c, count, y.data());
+          mix_last(t, at, residual, count, y.data());
         } else {
-          mix_planes(t, before + place, count, block, y.data());
+          mix_planes(t, at, residual, count, block, y.data());
         }
       }
     });
   }
 
-  void mix_planes(const S* t, int64_t at, int64_t count, int64_t block, S* y) const {
+  struct Residual {
+    const T* data;  // or null
+    int64_t step;   // from row to row, as those of the result are
+  };
+
+  // Of a block of pixels: where it lies, or its parts put together.
+  Residual residual_of(int64_t picture, int64_t pixel, int64_t at, int64_t count, int64_t block, T* joined) const {
+    const int64_t c = call_.c, plane = call_.h * call_.w;
+    if (!call_.parts) return {call_.residual ? static_cast<const T*>(call_.residual) + at : nullptr, last_ ? c : plane};
+    const int64_t step = last_ ? c : block;
+    for (int64_t k = 0, first = 0; k < call_.parts; first += call_.part_channels[k++]) {
+      const Slice& part = call_.part[k];
+      const T* from = static_cast<const T*>(part.data) + part.picture * picture + pixel * (last_ ? part.step : 1);
+      const int64_t rows = last_ ? count : call_.part_channels[k], wide = last_ ? call_.part_channels[k] : count;
+      T* to = joined + first * (last_ ? 1 : step);
+      for (int64_t row = 0; row < rows; ++row) std::copy_n(from + row * part.step, wide, to + row * step);
+    }
+    return {joined, step};
+  }
+
+  void mix_planes(const S* t, int64_t at, const Residual& residual, int64_t count, int64_t block, S* y) const {
     const int64_t c = call_.c, step = mix_.step, plane = call_.h * call_.w;
-    Finish<T, S> first = gated(mix_.bias, at, plane, true), second = ended(out_.bias, at, plane, true);
+    Finish<T, S> first = gated(mix_.bias, at, plane, true), second = ended(out_.bias, at, plane, residual, true);
     join(first, second, y, block);
     multiply<T, S>({mix_.numbers.data(), 1, step, t, t_plane_, c}, first, c, count);
     if (call_.out_weight) multiply<T, S>({out_.numbers.data(), 1, step, y, block, c}, second, c, count);
   }
 
-  void mix_last(const S* t, int64_t at, int64_t count, S* y) const {
+  void mix_last(const S* t, int64_t at, const Residual& residual, int64_t count, S* y) const {
     const int64_t c = call_.c, step = mix_.step;
-    Finish<T, S> first = gated(mix_.bias, at, c, false), second = ended(out_.bias, at, c, false);
+    Finish<T, S> first = gated(mix_.bias, at, c, false), second = ended(out_.bias, at, c, residual, false);
     join(first, second, y, step);
     multiply<T, S>({t, 1, t_plane_, mix_.numbers.data(), step, c}, first, count, c);
     if (call_.out_weight) multiply<T, S>({y, step, 1, out_.numbers.data(), step, c}, second, count, c);
   }
 
   Finish<T, S> gated(const S* bias, int64_t at, int64_t step, bool by_row) const {
-    return {bias, by_row, static_cast<const T*>(call_.x) + at, nullptr, step, nullptr, nullptr, 0};
+    return {bias, by_row, static_cast<const T*>(call_.x) + at, step, nullptr, 0, nullptr, nullptr, 0};
   }
 
-  Finish<T, S> ended(const S* bias, int64_t at, int64_t step, bool by_row) const {
-    const T* residual = call_.residual ? static_cast<const T*>(call_.residual) + at : nullptr;
-    return {bias, by_row, nullptr, residual, step, static_cast<T*>(call_.out) + at, nullptr, 0};
+  Finish<T, S> ended(const S* bias, int64_t at, int64_t step, const Residual& residual, bool by_row) const {
+    T* out = static_cast<T*>(call_.out) + at;
+    return {bias, by_row, nullptr, step, residual.data, residual.step, out, nullptr, 0};
   }
 
   // With a second product the first one's results go to the block, else to where the second one's would have gone.
@@ -250,6 +272,7 @@ class Attention {
       first.block_step = step;
     } else {
       first.residual = second.residual;
+      first.residual_step = second.residual_step;
       first.out = second.out;
     }
   }

@@ -10,14 +10,15 @@ namespace lightsr::attention {
 constexpr int mix_rows = product_rows;
 constexpr int mix_vectors = product_vectors;
 
-// What becomes of the sums s: (s + bias) * gate + residual; gate, residual and out lie `step` numbers a row apart.
+// What becomes of the sums s: (s + bias) * gate + residual; gate and out lie `step` numbers a row apart.
 template <class T, class S>
 struct Finish {
   const S* bias;  // or null; one for each row, or one for each column
   bool bias_by_row;
-  const T* gate;      // or null
-  const T* residual;  // or null
+  const T* gate;  // or null
   int64_t step;
+  const T* residual;  // or null
+  int64_t residual_step;
   T* out;  // or null, and then the result goes here:
   S* block;
   int64_t block_step;
@@ -31,7 +32,7 @@ inline void finish_vector(const Finish<T, S>& finish, Vec<S> value, int64_t row,
     value = value + (finish.bias_by_row ? Vec<S>::fill(finish.bias[row]) : Vec<S>::load(finish.bias + column, part...));
   }
   if (finish.gate) value = value * Vec<S>::load(finish.gate + at, part...);
-  if (finish.residual) value = value + Vec<S>::load(finish.residual + at, part...);
+  if (finish.residual) value = value + Vec<S>::load(finish.residual + row * finish.residual_step + column, part...);
   if (finish.out) {
     value.store(finish.out + at, part...);
   } else {

@@ -1,13 +1,38 @@
 // The compiled kernels of large_kernel_attention as raw operators of torch; their schemas stand in native.py. This file
 // becomes the CPU library's, and with LIGHTSR_CUDA the CUDA library's (register_cuda.cpp).
+#include <vector>
+
 #include "../common/pictures.h"
 #include "arguments.h"
 
 namespace lightsr {
 namespace {
 
+using Tensors = std::vector<Tensor>;
+
+void take_residual(const Tensors& residual, const Tensor& x, LargeKernelAttention& call) {
+  const bool last = call.channels_last;
+  if (residual.size() == 1 && (last ? is_channels_last(residual[0]) : residual[0].is_contiguous())) {
+    call.residual = picture(residual[0], x, last, "residual");
+    return;
+  }
+#ifdef LIGHTSR_CUDA
+  STD_TORCH_CHECK(residual.empty(), "large_kernel_attention: the residual must be one dense picture");
+#endif
+  STD_TORCH_CHECK(residual.size() <= most_residual_parts, "large_kernel_attention: up to ", most_residual_parts,
+                  " parts of the residual, got ", residual.size());
+  int64_t channels = 0;
+  for (const Tensor& each : residual) {
+    call.part_channels[call.parts] = each.size(1);
+    call.part[call.parts++] = slice_of(each, x, each.size(1), last, "residual");
+    channels += each.size(1);
+  }
+  STD_TORCH_CHECK(residual.empty() || channels == call.c, "large_kernel_attention: the residual must have ", call.c,
+                  " channels, got ", channels);
+}
+
 void forward(Tensor x, Tensor weight1, MaybeTensor bias1, Tensor weight2, MaybeTensor bias2, Tensor mix_weight,
-             MaybeTensor mix_bias, int64_t dilation, MaybeTensor out_weight, MaybeTensor out_bias, MaybeTensor residual,
+             MaybeTensor mix_bias, int64_t dilation, MaybeTensor out_weight, MaybeTensor out_bias, Tensors residual,
              Tensor out) {
   bool last = layout_of(x);
   int64_t c = x.size(1), kh1 = weight1.size(2), kw1 = weight1.size(3), kh2 = weight2.size(2), kw2 = weight2.size(3);
@@ -36,9 +61,13 @@ void forward(Tensor x, Tensor weight1, MaybeTensor bias1, Tensor weight2, MaybeT
                             .mix_bias = parameter(mix_bias, x, c, "mix_bias"),
                             .out_weight = parameter(out_weight, x, c * c, "out_weight"),
                             .out_bias = parameter(out_bias, x, c, "out_bias"),
-                            .residual = picture(residual, x, last, "residual"),
+                            .residual = nullptr,
+                            .parts = 0,
+                            .part = {},
+                            .part_channels = {},
                             .out = const_cast<void*>(picture(out, x, last, "out")),
                             .workspace = nullptr};
+  take_residual(residual, x, call);
   if (x.numel() == 0) return;
 #ifdef LIGHTSR_CUDA
   torch::stable::accelerator::DeviceGuard device(x.get_device());

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 import lightsr_kernels as ops
 from lightsr_kernels.functional import channel_norm, from_sets, to_sets
 
-from .base import Block, convolve
+from .base import Block
 
 WINDOW = 8  # pixels a side, of windows and of grid sets alike
 
@@ -45,12 +45,12 @@ class LocalBlock(Block):
         self.project = nn.Conv2d(channels, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:  # [N, C, H, W]
-        h = convolve(self.expand, x, self.use_fused, "gelu")
         if self.use_fused:
+            h = ops.distillation_fusion([x], self.expand.weight, self.expand.bias, activation="gelu")
             h = ops.depthwise_conv(h, self.depthwise.weight, self.depthwise.bias, activation="gelu")
             # The gate scales the input columns of the 1x1, so the gated picture is never written.
             return ops.distillation_fusion([h], self.project.weight, self.project.bias, scale=self.gate(h), residual=x)
-        h = F.gelu(self.depthwise(h))
+        h = F.gelu(self.depthwise(F.gelu(self.expand(x))))
         return self.project(h * self.gate(h)) + x  # type: ignore[no-any-return]
 
     def gate(self, h: Tensor) -> Tensor:  # [N, C, H, W] -> [N, C, 1, 1]

@@ -46,8 +46,8 @@ class LargeKernelPurification(Block):
     full:  out = x + exit(u * mix(far(near(u)))),  u = shuffle(gelu(entry(x)))
     lka:   out = x + u * mix(far(near(u))),  u = shuffle(x)
 
-    near is a depthwise 5x5, far a depthwise 7x7 of dilation 3. The parts of a stage are concatenated first; `chunks` is
-    how many quarters of the network's width they make together.
+    near is a depthwise 5x5, far a depthwise 7x7 of dilation 3. The parts of a stage are its channels; `chunks` is how
+    many quarters of the network's width they make together.
     """
 
     order: Tensor  # [C]
@@ -67,19 +67,21 @@ class LargeKernelPurification(Block):
             self.exit = nn.Conv2d(channels, channels, 1)
 
     def forward(self, parts: list[Tensor]) -> Tensor:  # [N, C_k, H, W] each -> [N, sum C_k, H, W]
-        x = torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
         if self.use_fused:
-            return self._fused(x)
+            return self._fused(parts)
+        x = torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
         u = (F.gelu(self.entry(x)) if self.full else x)[:, self.order]
         gated = u * self.mix(self.far(self.near(u)))
         return x + (self.exit(gated) if self.full else gated)  # type: ignore[no-any-return]
 
-    def _fused(self, x: Tensor) -> Tensor:
-        """The shuffle becomes an order of the first 1x1's rows; gate, last 1x1 and residual are one call."""
+    def _fused(self, parts: list[Tensor]) -> Tensor:
+        """Parts are read where they lie, the shuffle is an order of the first 1x1's rows; the end of it is one call."""
         if self.full:
-            u = ops.dense_conv(x, self.entry.weight[self.order], self.entry.bias[self.order], activation="gelu")  # type: ignore[index]
+            bias = self.entry.bias[self.order]  # type: ignore[index]
+            u = ops.distillation_fusion(parts, self.entry.weight[self.order], bias, activation="gelu")
         else:
-            u = x[:, self.order]
+            parts = [torch.cat(parts, dim=1)]
+            u = parts[0][:, self.order]
         return ops.large_kernel_attention(
             u,
             self.near.weight,
@@ -91,7 +93,7 @@ class LargeKernelPurification(Block):
             dilation=3,
             out_weight=self.exit.weight if self.full else None,
             out_bias=self.exit.bias if self.full else None,
-            residual=x,
+            residual=parts,
         )
 
 

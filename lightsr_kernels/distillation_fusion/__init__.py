@@ -8,9 +8,17 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from ..checks import check_parts, check_pointwise, check_required, check_shape, check_tensors
+from ..checks import (
+    check_choice,
+    check_number,
+    check_parts,
+    check_pointwise,
+    check_required,
+    check_shape,
+    check_tensors,
+)
 from ..dispatch import call, run_reference
-from ..functional import autocast_to, empty_result
+from ..functional import ACTIVATIONS, autocast_to, empty_result
 from ..register import register
 from ..spec import BadInput, Cost, Make, OpSpec, Sample, other_dtype
 from .reference import reference
@@ -26,13 +34,15 @@ def distillation_fusion(
     gain: Tensor | None = None,  # [] or [1]
     residual: Tensor | None = None,  # [N, C_out, H, W]
     residual_gain: Tensor | None = None,  # [] or [1]
+    activation: str = "none",
+    negative_slope: float = 0.01,
 ) -> Tensor:  # [N, C_out, H, W]
-    """Joins parts with a 1x1 convolution, with the attention scales and maps and the weighted residual around it.
+    """Joins parts with a 1x1 convolution, with attention scales and maps, weighted residual and activation around it.
 
     Equivalent to::
 
         joined = torch.cat([part * each for part, each in zip(parts, maps)], 1) * scale
-        gain * F.conv2d(joined, weight, bias) + residual_gain * residual
+        act(gain * F.conv2d(joined, weight, bias) + residual_gain * residual)
 
     Args:
         parts: pictures [N, C_k, H, W], at least one; their channels may differ; contiguous and channels_last are taken
@@ -42,8 +52,10 @@ def distillation_fusion(
         scale: one factor a picture and input channel (channel attention), [N, sum of C_k, 1, 1].
         maps: one factor a pixel for each part (spatial attention), each [N, 1, H, W]; None or empty for none.
         gain: factor of the convolution with its bias, shape [] or [1].
-        residual: added last, [N, C_out, H, W].
+        residual: added before the activation, [N, C_out, H, W].
         residual_gain: factor of the residual, shape [] or [1]; needs residual.
+        activation: none, relu, leaky_relu, gelu (exact, erf), silu or sigmoid.
+        negative_slope: leaky_relu's slope below zero.
 
     Returns:
         [N, C_out, H, W] in the dtype and layout of parts[0].
@@ -61,8 +73,8 @@ def distillation_fusion(
         >>> lightsr_kernels.distillation_fusion(parts, torch.randn(8, 12, 1, 1), gain=gain, residual=x).shape
         torch.Size([1, 8, 16, 16])
     """
-    args = (parts, weight, bias, scale, [] if maps is None else maps, gain, residual, residual_gain)
-    return cast(Tensor, call(SPEC, *args))
+    maps, ends = [] if maps is None else maps, (activation, negative_slope)
+    return cast(Tensor, call(SPEC, parts, weight, bias, scale, maps, gain, residual, residual_gain, *ends))
 
 
 def _check(
@@ -74,6 +86,8 @@ def _check(
     gain: Tensor | None,
     residual: Tensor | None,
     residual_gain: Tensor | None,
+    activation: str,
+    negative_slope: float,
 ) -> None:
     op = "distillation_fusion"
     check_parts(op, parts)
@@ -97,6 +111,8 @@ def _check(
     check_shape(op, "residual", residual, (n, channels_out, h, w), parts[0])
     if residual_gain is not None and residual is None:
         raise ValueError(f"{op}: residual_gain was given without residual; give both or neither")
+    check_choice(op, "activation", activation, ACTIVATIONS)
+    check_number(op, "negative_slope", negative_slope)
 
 
 def _fake(parts: Sequence[Tensor], weight: Tensor, *_: object) -> Tensor:
@@ -113,14 +129,16 @@ def _autocast(
     gain: Tensor | None,
     residual: Tensor | None,
     residual_gain: Tensor | None,
+    activation: str,
+    negative_slope: float,
 ) -> Tensor:
     """The kernels where eager code has one dtype throughout; where maps, scale or gains have another, the reference."""
     others = [each for each in (scale, gain, residual, residual_gain, *maps) if each is not None]
     kinds = {each.dtype for each in (*others, *(parts if scale is not None or maps else ()))}
     if kinds - {dtype} or torch.float64 in {each.dtype for each in (*parts, weight)}:
         with torch.autocast(weight.device.type, dtype):
-            result = run_reference(SPEC, parts, weight, bias, scale, maps, gain, residual, residual_gain)
-            return cast(Tensor, result)
+            ends = (gain, residual, residual_gain, activation, negative_slope)
+            return cast(Tensor, run_reference(SPEC, parts, weight, bias, scale, maps, *ends))
     parts = [autocast_to(part, dtype) for part in parts]
     return distillation_fusion(
         parts,
@@ -131,6 +149,8 @@ def _autocast(
         gain=gain,
         residual=residual,
         residual_gain=residual_gain,
+        activation=activation,
+        negative_slope=negative_slope,
     )
 
 
@@ -143,6 +163,8 @@ def _cost(
     gain: Tensor | None,
     residual: Tensor | None,
     residual_gain: Tensor | None,
+    activation: str,
+    negative_slope: float,
 ) -> Cost:
     n, _, h, w = parts[0].shape
     channels_out, channels = weight.shape[:2]
@@ -164,6 +186,7 @@ def _call(
     gain: tuple[int, ...] | None = None,
     residual: bool = False,
     residual_gain: tuple[int, ...] | None = None,
+    activation: str = "none",
 ) -> Sample:
     n, h, w = picture
     parts = [make(n, width, h, w) for width in widths]
@@ -174,7 +197,7 @@ def _call(
         make(n, channels_out, h, w) if residual else None,
         make(*residual_gain) if residual_gain is not None else None,
     )
-    return Sample(name, (parts, weight, make(channels_out) if bias else None, *factors, *ends))
+    return Sample(name, (parts, weight, make(channels_out) if bias else None, *factors, *ends, activation, 0.25))
 
 
 def _samples(make: Make) -> Iterator[Sample]:
@@ -186,6 +209,8 @@ def _samples(make: Make) -> Iterator[Sample]:
     yield _call(make, "odd-sides", (1, 2), 3, (1, 6, 11), maps=True)
     yield _call(make, "1-channel", (1, 1), 1, residual=True)
     yield _call(make, "1x1-picture", (2, 3), 4, (1, 1, 1), scale=True, maps=True, residual=True)
+    for activation in ("relu", "leaky_relu", *(() if make.integers else ("gelu", "silu", "sigmoid"))):
+        yield _call(make, activation, (3, 2), 4, gain=(1,), residual=True, activation=activation)
     yield _call(make, "no-pictures", (2, 3), 4, (0, 9, 7), scale=True, maps=True, residual=True)
 
 
@@ -218,6 +243,8 @@ def _bad_inputs(make: Make) -> Iterator[BadInput]:
     yield bad("gain-2-d", 5, make(1, 1), ValueError, r"gain must have shape \[\]")
     yield bad("residual", 6, x, ValueError, r"residual must have shape \[1, 4, 4, 3\]")
     yield bad("residual-gain", 7, make(4), ValueError, r"residual_gain must have shape \[1\]")
+    yield bad("activation", 8, "tanh", ValueError, "activation must be one of none, relu")
+    yield bad("slope", 9, "steep", TypeError, "negative_slope must be a number, got str")
     yield bad("residual-gain-alone", 6, None, ValueError, "residual_gain was given without residual")
 
 
@@ -233,7 +260,7 @@ SPEC = register(
     OpSpec(
         name="distillation_fusion",
         schema="(Tensor[] parts, Tensor weight, Tensor? bias, Tensor? scale, Tensor[] maps, Tensor? gain, "
-        "Tensor? residual, Tensor? residual_gain) -> Tensor",
+        "Tensor? residual, Tensor? residual_gain, str activation, float negative_slope) -> Tensor",
         source="Liu et al., RFDN, arXiv 2009.11551; Wang et al., AWSRN, arXiv 1904.02358",
         reference=reference,
         check=_check,

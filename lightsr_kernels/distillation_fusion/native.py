@@ -7,7 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..functional import ACTIVATIONS, activate
 from ..native import raw_operator
+from . import activation as last_step
 from . import backward as shared
 
 # Lists that the schema calls optional hold None where a gradient is not wanted.
@@ -15,7 +17,9 @@ _ARGUMENTS = (
     "Tensor[] parts, Tensor weight, Tensor? bias, Tensor? scale, Tensor[] maps, Tensor? gain, Tensor? residual, "
     "Tensor? residual_gain, bool channels_last"
 )
-_forward = raw_operator(f"distillation_fusion_forward({_ARGUMENTS}, Tensor(a!) out) -> ()")
+_forward = raw_operator(
+    f"distillation_fusion_forward({_ARGUMENTS}, int activation, float negative_slope, Tensor(a!) out) -> ()"
+)
 _backward = raw_operator(
     f"distillation_fusion_gradients({_ARGUMENTS}, Tensor grad, Tensor?[] grad_parts, Tensor?[] grad_maps, "
     "Tensor(a!)? grad_residual, Tensor(b!)? products, Tensor(c!)? sums, Tensor(d!)? residual_product) -> ()"
@@ -36,13 +40,20 @@ def forward(
     gain: Tensor | None,  # [] or [1]
     residual: Tensor | None,  # [N, C_out, H, W]
     residual_gain: Tensor | None,  # [] or [1]
+    activation: str = "none",
+    negative_slope: float = 0.0,
 ) -> Tensor:  # [N, C_out, H, W]
     parts, maps = shared.shortened(parts, maps)
     call = shared.call_of(parts, weight, bias, scale, maps, gain, residual, residual_gain)
     n, _, h, w = parts[0].shape
     out = torch.empty((n, len(weight), h, w), dtype=weight.dtype, device=weight.device, memory_format=call.layout)
-    _forward(*_arguments(call), out)
-    return out
+    own = not weight.is_cuda  # the CUDA kernel ends with the residual
+    _forward(*_arguments(call), ACTIVATIONS.index(activation) if own else 0, negative_slope, out)
+    return out if own else activate(out, activation, negative_slope)
+
+
+def forward_keeping(*args: Any) -> tuple[Tensor, list[Tensor]]:
+    return last_step.forward_keeping(forward, *args)
 
 
 def _gradients(call: shared.Call, grad: Tensor, found: shared.Found) -> None:
@@ -50,5 +61,6 @@ def _gradients(call: shared.Call, grad: Tensor, found: shared.Found) -> None:
     _backward(*_arguments(call), grad, found.parts, found.maps, found.residual, *sums)
 
 
-def backward(grads: list[Tensor], wanted: list[bool], *args: Any) -> list[Tensor]:
-    return shared.backward(_gradients, grads, wanted, *args)
+def backward(grads: list[Tensor], wanted: list[bool], *args: Any, kept: list[Tensor] | None = None) -> list[Tensor]:
+    grad = last_step.gradient_before(forward, grads[0], kept, *args)
+    return shared.backward(_gradients, [grad], wanted, *args[: last_step.BEFORE])

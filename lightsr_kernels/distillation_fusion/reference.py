@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..functional import activate
+
 
 def reference(
     parts: list[Tensor],  # each [N, C_k, H, W]
@@ -16,6 +18,8 @@ def reference(
     gain: Tensor | None,  # [] or [1]
     residual: Tensor | None,  # [N, C_out, H, W]
     residual_gain: Tensor | None,  # [] or [1]
+    activation: str = "none",
+    negative_slope: float = 0.0,
 ) -> Tensor:  # [N, C_out, H, W]
     if maps:
         parts = [part * each for part, each in zip(parts, maps, strict=True)]
@@ -27,4 +31,4 @@ def reference(
         out = out * gain
     if residual is not None:
         out = out + (residual if residual_gain is None else residual * residual_gain)
-    return out
+    return activate(out, activation, negative_slope)

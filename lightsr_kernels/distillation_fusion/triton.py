@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..split_distillation.triton_tiles import far, strides_of
 from ..triton_common import MOST_PROGRAMS, accumulator, device_of, factor, launches, options, stored, up
+from . import activation as last_step
 from . import backward as shared
 from . import triton_forward
 from .triton_gradients import gradients
@@ -59,6 +60,8 @@ def forward(
     gain: Tensor | None,  # [] or [1]
     residual: Tensor | None,  # [N, C_out, H, W]
     residual_gain: Tensor | None,  # [] or [1]
+    activation: str = "none",
+    negative_slope: float = 0.0,
     config: Config | None = None,
 ) -> Tensor:  # [N, C_out, H, W]
     parts, maps = shared.shortened(parts, maps)
@@ -99,10 +102,17 @@ def forward(
                 CHANNELS=config.channels,
                 DEPTH=config.depth,
                 COUNT=len(channels),
+                ACTIVATION=activation,
+                SLOPE=negative_slope if activation == "leaky_relu" else 0.0,
                 **options(config.warps),
             )
     return out.to(x.dtype)
 
 
-def backward(grads: list[Tensor], wanted: list[bool], *args: Any) -> list[Tensor]:
-    return shared.backward(gradients, grads, wanted, *args)
+def forward_keeping(*args: Any) -> tuple[Tensor, list[Tensor]]:
+    return last_step.forward_keeping(forward, *args)
+
+
+def backward(grads: list[Tensor], wanted: list[bool], *args: Any, kept: list[Tensor] | None = None) -> list[Tensor]:
+    grad = last_step.gradient_before(forward, grads[0], kept, *args)
+    return shared.backward(gradients, [grad], wanted, *args[: last_step.BEFORE])

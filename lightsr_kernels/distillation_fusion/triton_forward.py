@@ -1,6 +1,7 @@
 """The Triton kernel of distillation_fusion, forward.
 
-    out[o, p] = gain (bias[o] + sum over k of weight[o, k] scale[k] (parts maps)[k, p]) + residual_gain residual[o, p]
+    sums[o, p] = bias[o] + sum over k of weight[o, k] scale[k] (parts maps)[k, p]
+    out[o, p] = act(gain sums[o, p] + residual_gain residual[o, p])
 
 Tile. CHANNELS of the result by PIXELS pixels of one picture. The parts, and their maps, come as tuples of pointers, and
 k walks through all of them DEPTH channels at a time: one loop over chunks, whose every turn finds out which part it
@@ -16,6 +17,7 @@ Products of float32 are IEEE float32, never TF32; of 16-bit types on tensor core
 import triton
 import triton.language as tl
 
+from ..depthwise_conv.triton_forward import activated
 from ..split_distillation.triton_tiles import offsets_of, pick, place_of
 
 
@@ -56,6 +58,8 @@ def fuse(
     CHANNELS: tl.constexpr,
     DEPTH: tl.constexpr,
     COUNT: tl.constexpr,  # of parts
+    ACTIVATION: tl.constexpr,
+    SLOPE: tl.constexpr,
 ):
     program = tl.program_id(0)
     across = tl.arange(0, DEPTH)
@@ -95,4 +99,5 @@ def fuse(
         if residual_gain is not None:
             values *= tl.load(residual_gain).to(SUM)
         sums += values
+    sums = activated(sums, ACTIVATION, SLOPE)
     tl.store(out + offsets_of(out_strides, picture, row, pixel), sums.to(out.dtype.element_ty), mask=here)

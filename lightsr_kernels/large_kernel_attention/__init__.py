@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import cast
 
 import torch
@@ -15,7 +15,7 @@ from ..dispatch import call
 from ..functional import autocast_to, empty_result
 from ..register import register
 from ..spec import BadInput, Cost, Make, OpSpec, Sample, other_dtype
-from .reference import reference
+from .reference import joined, reference
 
 
 def large_kernel_attention(
@@ -30,7 +30,7 @@ def large_kernel_attention(
     dilation: int = 3,
     out_weight: Tensor | None = None,  # [C, C, 1, 1]
     out_bias: Tensor | None = None,  # [C]
-    residual: Tensor | None = None,  # [N, C, H, W]
+    residual: Tensor | Sequence[Tensor] | None = None,  # [N, C, H, W], or parts of it: each [N, C_k, H, W]
 ) -> Tensor:  # [N, C, H, W]
     """Multiplies a picture by its own wide-field view: depthwise, dilated depthwise and 1x1 convolutions of it.
 
@@ -54,7 +54,7 @@ def large_kernel_attention(
         dilation: distance between the far filter's taps in pixels, at least 1.
         out_weight: the 1x1 convolution after the gate, [C, C, 1, 1]; left out when None.
         out_bias: [C]; needs out_weight.
-        residual: added last, shape of x.
+        residual: added last, shape of x; or its parts [N, C_k, H, W], to be read as they are rather than joined.
 
     Returns:
         [N, C, H, W] in the dtype and layout of x.
@@ -71,7 +71,8 @@ def large_kernel_attention(
         >>> lightsr_kernels.large_kernel_attention(x, near, None, far, None, mix, None, residual=x).shape
         torch.Size([1, 8, 16, 16])
     """
-    args = (x, weight1, bias1, weight2, bias2, mix_weight, mix_bias, dilation, out_weight, out_bias, residual)
+    parts = [] if residual is None else residual if isinstance(residual, list | tuple) else [residual]
+    args = (x, weight1, bias1, weight2, bias2, mix_weight, mix_bias, dilation, out_weight, out_bias, parts)
     return cast(Tensor, call(SPEC, *args))
 
 
@@ -86,7 +87,7 @@ def _check(
     dilation: int,
     out_weight: Tensor | None,
     out_bias: Tensor | None,
-    residual: Tensor | None,
+    residual: Sequence[Tensor],
 ) -> None:
     op = "large_kernel_attention"
     check_picture(op, "x", x)
@@ -101,7 +102,15 @@ def _check(
     check_shape(op, "out_weight", out_weight, (channels, channels, 1, 1), x)
     if out_bias is not None and out_weight is None:
         raise ValueError(f"{op}: out_bias was given without out_weight; give both or neither")
-    check_shape(op, "residual", residual, x.shape, x)
+    if len(residual) == 1:
+        check_required(op, "residual", residual[0], x.shape, x)
+        return
+    for i, part in enumerate(residual):
+        check_picture(op, f"residual[{i}]", part)
+        check_shape(op, f"residual[{i}]", part, (x.shape[0], part.shape[1], *x.shape[2:]), x)
+    together = sum(part.shape[1] for part in residual)
+    if residual and together != channels:
+        raise ValueError(f"{op}: residual must have {channels} channels in all its parts together, got {together}")
 
 
 def _fake(x: Tensor, *_: object) -> Tensor:
@@ -120,7 +129,7 @@ def _autocast(
     dilation: int,
     out_weight: Tensor | None,
     out_bias: Tensor | None,
-    residual: Tensor | None,
+    residual: Sequence[Tensor],
 ) -> Tensor:
     """Step by step, because eager code multiplies by x, and adds the residual, in the dtype these have."""
     if 0 in x.shape[1:]:
@@ -130,7 +139,7 @@ def _autocast(
     out = x * F.conv2d(t, autocast_to(mix_weight, dtype), autocast_to(mix_bias, dtype))
     if out_weight is not None:
         out = F.conv2d(autocast_to(out, dtype), autocast_to(out_weight, dtype), autocast_to(out_bias, dtype))
-    return out if residual is None else out + residual
+    return out + joined(list(residual)) if residual else out
 
 
 def _cost(
@@ -144,10 +153,10 @@ def _cost(
     dilation: int,
     out_weight: Tensor | None,
     out_bias: Tensor | None,
-    residual: Tensor | None,
+    residual: Sequence[Tensor],
 ) -> Cost:
     filters = [weight1, weight2, mix_weight] + ([] if out_weight is None else [out_weight])
-    moved = (2 + (residual is not None)) * x.numel() + sum(each.numel() for each in filters)
+    moved = (2 + (len(residual) > 0)) * x.numel() + sum(each.numel() for each in filters)
     taps = sum(each[0].numel() for each in filters)
     return Cost(bytes=moved * x.element_size(), flops=(2 * taps + 1) * x.numel())
 
@@ -161,7 +170,7 @@ def _call(
     dilation: int = 3,
     bias: bool = True,
     out: bool = False,
-    residual: bool = False,
+    residual: tuple[int, ...] | bool = False,
 ) -> Sample:
     c = shape[1]
 
@@ -169,7 +178,8 @@ def _call(
         return make(c) if bias else None
 
     weights = make(c, 1, *near, scale=0.2), vector(), make(c, 1, *far, scale=0.2), vector()
-    ends = make(c, c, 1, 1) if out else None, vector() if out else None, make(*shape) if residual else None
+    parts = [c] if residual is True else residual or ()
+    ends = make(c, c, 1, 1) if out else None, vector() if out else None, [make(shape[0], k, *shape[2:]) for k in parts]
     return Sample(name, (make(*shape), *weights, make(c, c, 1, 1), vector(), dilation, *ends))
 
 
@@ -178,6 +188,7 @@ def _samples(make: Make) -> Iterator[Sample]:
     yield _call(make, "no-biases", (1, 3, 9, 7), bias=False, out=True)
     yield _call(make, "out-residual", (1, 3, 9, 7), out=True, residual=True)
     yield _call(make, "residual", (1, 2, 8, 8), (3, 3), (3, 3), dilation=2, residual=True)
+    yield _call(make, "residual-parts", (2, 6, 8, 9), out=True, residual=(3, 1, 2))
     yield _call(make, "rectangular", (1, 3, 6, 11), (1, 3), (5, 3), dilation=1)
     yield _call(make, "k1", (2, 2, 4, 5), (1, 1), (1, 1), out=True)
     yield _call(make, "1-channel", (2, 1, 5, 6), out=True, residual=True)
@@ -189,7 +200,7 @@ def _samples(make: Make) -> Iterator[Sample]:
 def _bad_inputs(make: Make) -> Iterator[BadInput]:
     x, near, far, mix, bias = make(1, 3, 5, 5), make(3, 1, 5, 5), make(3, 1, 7, 7), make(3, 3, 1, 1), make(3)
     usual = (near, bias, far, bias, mix, bias)
-    ends = (None, None, None)
+    ends: tuple[object, ...] = (None, None, [])
 
     def bad(name: str, position: int, value: object, error: type[Exception], match: str) -> BadInput:
         args: list[object] = [x, *usual, 3, *ends]
@@ -213,7 +224,12 @@ def _bad_inputs(make: Make) -> Iterator[BadInput]:
     yield bad("dilation-fraction", 7, 1.5, ValueError, "dilation must be")
     yield bad("out-shape", 8, make(4, 3, 1, 1), ValueError, r"out_weight must have shape \[3, 3, 1, 1\]")
     yield bad("out-bias-alone", 9, bias, ValueError, "out_bias was given without out_weight")
-    yield bad("residual", 10, make(1, 3, 5, 4), ValueError, r"residual must have shape \[1, 3, 5, 5\]")
+    yield bad("residual", 10, [make(1, 3, 5, 4)], ValueError, r"residual must have shape \[1, 3, 5, 5\]")
+    yield bad("residual-a-number", 10, [1.0], TypeError, "residual must be a torch.Tensor, got float")
+    parts = [make(1, 2, 5, 5), make(1, 1, 5, 4)]
+    yield bad("residual-sizes-differ", 10, parts, ValueError, r"residual\[1\] must have shape \[1, 1, 5, 5\]")
+    parts = [make(1, 2, 5, 5), make(1, 2, 5, 5)]
+    yield bad("residual-channels", 10, parts, ValueError, "residual must have 3 channels in all its parts together")
 
 
 def _bench(make: Make) -> Iterator[Sample]:
@@ -225,7 +241,7 @@ SPEC = register(
     OpSpec(
         name="large_kernel_attention",
         schema="(Tensor x, Tensor weight1, Tensor? bias1, Tensor weight2, Tensor? bias2, Tensor mix_weight, "
-        "Tensor? mix_bias, int dilation, Tensor? out_weight, Tensor? out_bias, Tensor? residual) -> Tensor",
+        "Tensor? mix_bias, int dilation, Tensor? out_weight, Tensor? out_bias, Tensor[] residual) -> Tensor",
         source="Guo et al., Visual Attention Network, arXiv 2202.09741",
         reference=reference,
         check=_check,

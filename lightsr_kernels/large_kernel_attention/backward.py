@@ -20,7 +20,7 @@ from ..functional import dense, dense_as, empty_gradient
 Found = dict[str, Tensor | None]
 Mixed = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor | None, Tensor | None, set[str]], tuple[Tensor, Tensor, Found]]
 
-_NAMES = ("x", "weight1", "bias1", "weight2", "bias2", "mix_weight", "mix_bias", "out_weight", "out_bias", "residual")
+_NAMES = ("x", "weight1", "bias1", "weight2", "bias2", "mix_weight", "mix_bias", "out_weight", "out_bias")
 
 
 def backward(
@@ -38,18 +38,22 @@ def backward(
     dilation: int,
     out_weight: Tensor | None,  # [C, C, 1, 1]
     out_bias: Tensor | None,  # [C]
-    residual: Tensor | None,  # [N, C, H, W]
+    residual: list[Tensor],  # each [N, C_k, H, W], together [N, C, H, W]; none where there is none
     *,
     mixed: Mixed | None = None,
 ) -> list[Tensor]:
-    values = (x, weight1, bias1, weight2, bias2, mix_weight, mix_bias, out_weight, out_bias, residual)
+    values = (x, weight1, bias1, weight2, bias2, mix_weight, mix_bias, out_weight, out_bias)
     given = {name: value for name, value in zip(_NAMES, values, strict=True) if value is not None}
-    wants = {name for name, want in zip(given, wanted, strict=True) if want}
+    wants = {name for name, want in zip(given, wanted, strict=False) if want}  # the flags of the residual are the last
     found: Found = {}
     grad, x = grads[0], dense(x)
-    found["residual"] = grad
-    if wants <= {"residual"}:
-        return [_own(grad, given[name], grad) for name in given if name in wants]
+    ends = [
+        empty_gradient(part).copy_(piece)  # no views: an operator may not hand back what it was given
+        for part, piece, want in zip(residual, _split(grad, residual), wanted[len(given) :], strict=True)
+        if want
+    ]
+    if not wants:
+        return ends
 
     near, far = [1, 1], [dilation, dilation]
     one = convolve(x, weight1, bias1, near, False)
@@ -65,8 +69,10 @@ def backward(
     if "x" in wants:
         found["x"] = convolve(grad, weight1, None, near, True).add_(grad_x)
     return [
-        _own(value, given[name], grads[0]) for name in given if name in wants and (value := found[name]) is not None
-    ]
+        dense_as(value, given[name]) if value.dim() == 4 else value.contiguous()
+        for name in given
+        if name in wants and (value := found[name]) is not None
+    ] + ends
 
 
 def mixed_of_torch(
@@ -101,8 +107,5 @@ def _size(weight: Tensor) -> tuple[int, int]:
     return weight.shape[2], weight.shape[3]
 
 
-def _own(value: Tensor, like: Tensor, grad: Tensor) -> Tensor:
-    """`value` in the layout of its argument; a copy where it is the incoming gradient, which may not be handed back."""
-    if value is grad:
-        return empty_gradient(like).copy_(value)
-    return dense_as(value, like) if like.dim() == 4 else value.contiguous()
+def _split(grad: Tensor, parts: list[Tensor]) -> list[Tensor]:
+    return list(torch.split(grad, [part.shape[1] for part in parts], 1)) if parts else []

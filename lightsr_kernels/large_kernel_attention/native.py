@@ -6,13 +6,17 @@ import torch
 from torch import Tensor
 
 from ..depthwise_conv.native import convolve, weight_gradients
-from ..functional import dense, dense_as, empty_result
+from ..functional import dense, dense_as, empty_result, layout_of
 from ..native import raw_operator
+from ..split_distillation.backward import sliced
 from . import backward as gradients
+from .reference import joined
+
+MOST_PARTS = 8  # of the residual, as many as the kernel takes
 
 _forward = raw_operator(
     "large_kernel_attention_forward(Tensor x, Tensor weight1, Tensor? bias1, Tensor weight2, Tensor? bias2, "
-    "Tensor mix_weight, Tensor? mix_bias, int dilation, Tensor? out_weight, Tensor? out_bias, Tensor? residual, "
+    "Tensor mix_weight, Tensor? mix_bias, int dilation, Tensor? out_weight, Tensor? out_bias, Tensor[] residual, "
     "Tensor(a!) out) -> ()"
 )
 _mix_backward = raw_operator(
@@ -33,15 +37,22 @@ def forward(
     dilation: int,
     out_weight: Tensor | None,  # [C, C, 1, 1]
     out_bias: Tensor | None,  # [C]
-    residual: Tensor | None,  # [N, C, H, W]
+    residual: list[Tensor],  # each [N, C_k, H, W], together [N, C, H, W]; none where there is none
 ) -> Tensor:  # [N, C, H, W]
     x = dense(x)
     out = empty_result(x, x.shape[1])
     parameters = [weight1, bias1, weight2, bias2, mix_weight, mix_bias]
     first = [None if each is None else each.contiguous() for each in parameters]
     last = [None if each is None else each.contiguous() for each in (out_weight, out_bias)]
-    _forward(x, *first, dilation, *last, None if residual is None else dense_as(residual, x), out)
+    _forward(x, *first, dilation, *last, _parts(residual, x), out)
     return out
+
+
+def _parts(residual: list[Tensor], x: Tensor) -> list[Tensor]:
+    """The residual as the kernels take it: in parts on the CPU, as they lie; else one dense picture."""
+    if residual and (x.is_cuda or len(residual) > MOST_PARTS):
+        return [dense_as(joined(residual), x)]
+    return [sliced(part, layout_of(x)) for part in residual]
 
 
 def backward(grads: list[Tensor], wanted: list[bool], *args: object) -> list[Tensor]:

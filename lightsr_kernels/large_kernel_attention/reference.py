@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -17,7 +18,7 @@ def reference(
     dilation: int,
     out_weight: Tensor | None,  # [C, C, 1, 1]
     out_bias: Tensor | None,  # [C]
-    residual: Tensor | None,  # [N, C, H, W]
+    residual: list[Tensor],  # each [N, C_k, H, W], together [N, C, H, W]; none where there is none
 ) -> Tensor:  # [N, C, H, W]
     if 0 in x.shape[1:]:
         return x.clone()  # conv2d refuses no channels, and a picture smaller than its filter's inside
@@ -30,6 +31,13 @@ def reference(
     out = x * F.conv2d(t, mix_weight, mix_bias)
     if out_weight is not None:
         out = F.conv2d(out, out_weight, out_bias)
-    if residual is not None:
-        out = out + residual
+    if residual:
+        out = out + joined(residual)
     return out
+
+
+def joined(
+    parts: list[Tensor],  # each [N, C_k, H, W]
+) -> Tensor:  # [N, sum of C_k, H, W]
+    """One picture of these parts, a copy where they are several."""
+    return torch.cat(parts, 1) if len(parts) > 1 else parts[0]

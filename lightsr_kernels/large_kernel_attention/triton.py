@@ -18,6 +18,7 @@ from ..functional import dense, dense_as, layout_of
 from ..triton_common import MOST_PROGRAMS, accumulator, device_of, factor, launches, options, stored, up, wide
 from . import backward as gradients
 from . import triton_mix
+from .reference import joined
 
 MOST_BYTES = 2**15  # of the second matrix, which a program holds whole
 
@@ -57,11 +58,11 @@ def forward(
     dilation: int,
     out_weight: Tensor | None,  # [C, C, 1, 1]
     out_bias: Tensor | None,  # [C]
-    residual: Tensor | None,  # [N, C, H, W]
+    residual: list[Tensor],  # each [N, C_k, H, W], together [N, C, H, W]; none where there is none
 ) -> Tensor:  # [N, C, H, W]
     x = dense(x)
     field = convolve(convolve(x, weight1, bias1, [1, 1], False), weight2, bias2, [dilation, dilation], False)
-    return mix(field, x, mix_weight, mix_bias, out_weight, out_bias, residual)
+    return mix(field, x, mix_weight, mix_bias, out_weight, out_bias, joined(residual) if residual else None)
 
 
 def mix(
