@@ -156,7 +156,7 @@ def _kernels(name: str, op: str) -> Any:
         return None
     module = import_module(f".{op}.{'triton' if name == 'triton' else 'native'}", __package__)
     if name != "triton":
-        for library in SPECS[op].libraries:
+        for library in SPECS[op].libraries(name):
             build.load(name, library)
     return module
 
@@ -173,7 +173,7 @@ def why_not(name: str, spec: OpSpec, device: str) -> str | None:
         return f"it runs on {wanted} tensors and x is on {device}{hint}"
     if name == "triton":
         return None if find_spec("triton") else "triton is not installed; pip install triton"
-    return next(filter(None, (build.why_not(name, each) for each in spec.libraries)), None)
+    return next(filter(None, (build.why_not(name, each) for each in spec.libraries(name))), None)
 
 
 def _fits(name: str, spec: OpSpec, device: str) -> bool:

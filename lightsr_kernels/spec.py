@@ -81,10 +81,9 @@ class OpSpec:
         False  # whole-number inputs give whole-number sums, so every backend must agree to the bit
     )
 
-    @property
-    def libraries(self) -> tuple[str, ...]:
-        """The folders of csrc whose compiled kernels it calls, forward or backward."""
-        return self.native or (self.name,)
+    def libraries(self, backend: str) -> tuple[str, ...]:
+        """The folders of csrc whose compiled kernels for "cpu" or "cuda" it calls, forward or backward."""
+        return tuple(each for each in self.native if backend in SPECS[each].backends) or (self.name,)
 
     @property
     def op(self) -> Any:

@@ -40,6 +40,7 @@ each_type = pytest.mark.parametrize("dtype", TYPES, ids=lambda dtype: str(dtype)
 each_layout = pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
 # The raw operators of one level, under names of their own: torch takes each name once.
 NAMES = [f"{op}_{way}" for op in ("split_distillation", "distillation_fusion") for way in ("forward", "gradients")]
+NAMES.append("split_distillation_convolved")
 
 
 @pytest.fixture(scope="module", params=LEVELS)
@@ -56,26 +57,22 @@ def level(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     folder = tmp_path_factory.mktemp("kernels")
     options = ["-std=c++20", "-O1", "-fPIC", "-w", "-DTORCH_TARGET_VERSION=0x020A000000000000", *flags]
 
-    def build(op: str) -> list[Path]:
-        text = (CSRC / op / "register.cpp").read_text()
+    def build(first: Path) -> Path:
+        """Compiles a source; with cpu.cpp the operators, which are few lines behind torch's many."""
+        op, out = first.parent.name, folder / f"{first.parent.name}_{first.stem}.o"
+        files = [first, first.with_name("register.cpp")] if first.stem == "cpu" else [first]
+        text = "".join(each.read_text() for each in files).replace('#include "', f'#include "{op}/')
         for each in NAMES:
             text = text.replace(f'"{each}"', f'"{each}_{name}"')
-        (folder / f"{op}.cpp").write_text(f'#include "{op}/cpu.cpp"\n' + text.replace('#include "', f'#include "{op}/'))
-        out = folder / f"{op}.o"
-        command: list[str | Path] = [
-            compiler,
-            *options,
-            "-c",
-            folder / f"{op}.cpp",
-            f"-I{CSRC}",
-            "-isystem",
-            f"{TORCH}/include",
-        ]
+        copy = out.with_suffix(".cpp")
+        copy.write_text(text)
+        command: list[str | Path] = [compiler, *options, "-c", copy, f"-I{CSRC}", "-isystem", f"{TORCH}/include"]
         subprocess.run([*command, "-o", out], check=True)
-        return [out]
+        return out
 
     with ThreadPoolExecutor() as pool:
-        objects = [each for found in pool.map(build, ("split_distillation", "distillation_fusion")) for each in found]
+        folders = [CSRC / op for op in ("split_distillation", "distillation_fusion")]
+        objects = list(pool.map(build, [each for op in folders for each in sorted(op.glob("cpu*.cpp"))]))
     library = folder / "kernels.so"
     link = [f"-L{TORCH}/lib", f"-Wl,-rpath,{TORCH}/lib", "-ltorch_cpu"]
     subprocess.run([compiler, "-shared", *objects, *link, "-o", library], check=True)
@@ -88,6 +85,8 @@ def level(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         for module, op in ((split, "split_distillation"), (fusion, "distillation_fusion")):
             patch.setattr(module, "_forward", getattr(torch.ops.lightsr, f"{op}_forward_{name}").default)
             patch.setattr(module, "_backward", getattr(torch.ops.lightsr, f"{op}_gradients_{name}").default)
+        convolved = getattr(torch.ops.lightsr, f"split_distillation_convolved_{name}").default
+        patch.setattr(split, "_forward_convolved", convolved)
         yield
     definitions._destroy()
 
@@ -118,6 +117,35 @@ def split_calls(whole: bool = False) -> Iterator[Args]:
         yield [make(1, 33, 17, 29), 2, make(33), None, "silu", 0.1, matrix(19, 2), make(19), "leaky_relu", *gate, True]
         yield [make(2, 26, 11, 23), None, None, None, "none", 0.1, None, None, "none", matrix(26, 26), make(26), False]
         yield [make(1, 9, 7, 23), 5, make(9), None, "none", 0.1, None, None, "none", matrix(5, 5), None, True]
+
+
+def convolved_calls(whole: bool = False) -> Iterator[Args]:
+    """Calls of split_distillation with a convolution that goes by tiles: a few, rows of them and more, every end."""
+
+    def make(*shape: int) -> Tensor:
+        return torch.randint(-1, 2, shape).double() if whole else torch.randn(shape, dtype=torch.float64)
+
+    def filters(outs: int, ins: int, side: int) -> Tensor:
+        return make(outs, ins, side, side) / (1 if whole else ins**0.5 * side)
+
+    def call(shape: tuple[int, int, int, int], c: int, split: int | None, outs: int, *given: str, act: str) -> Args:
+        n, ins, h, w = shape
+        first = split or c
+        d = outs or first
+        ends = [filters(d, first, 1), make(d)] if outs else [None, None]
+        gate = [filters(d, d, 1), make(d)] if "gate" in given else [None, None]
+        residual, bias = make(n, c, h, w) if "residual" in given else None, make(c) if "bias" in given else None
+        begin = [make(n, ins, h, w), split, bias, residual, act, 0.5]
+        return [*begin, *ends, "relu", *gate, "keep" in given, filters(c, ins, 3)]
+
+    yield call((1, 64, 6, 37), 64, 16, 16, "bias", "residual", "keep", act="leaky_relu")
+    yield call((1, 20, 3, 211), 52, None, 26, "bias", "residual", "keep", act="leaky_relu")
+    yield call((2, 13, 1, 1), 12, 5, 0, "keep", act="none")
+    yield call((1, 16, 7, 60), 16, None, 0, "bias", "residual", act="relu")
+    yield call((5, 17, 3, 5), 12, 11, 23, "bias", act="leaky_relu")
+    if not whole:
+        yield call((1, 12, 9, 20), 19, 7, 13, "residual", "keep", "gate", act="gelu")
+        yield call((2, 12, 2, 33), 14, None, 0, "bias", "gate", act="silu")
 
 
 def fusion_calls(whole: bool = False) -> Iterator[Args]:
@@ -191,8 +219,12 @@ def laid_out(args: Args, dtype: torch.dtype, layout: torch.memory_format) -> Arg
     return change(args, place)
 
 
-OPS = [(split, split_reference, split_calls), (fusion, fusion_reference, fusion_calls)]
-each_op = pytest.mark.parametrize(("module", "reference", "calls"), OPS, ids=["split", "fusion"])
+OPS = [
+    (split, split_reference, split_calls),
+    (split, split_reference, convolved_calls),
+    (fusion, fusion_reference, fusion_calls),
+]
+each_op = pytest.mark.parametrize(("module", "reference", "calls"), OPS, ids=["split", "convolved", "fusion"])
 
 
 @each_op

@@ -27,7 +27,7 @@ def counted(function: Any, folder: str, called: set[str]) -> Callable[..., None]
 @pytest.mark.parametrize("op", NATIVE)
 def test_the_libraries_of_an_op(op: str, monkeypatch: pytest.MonkeyPatch) -> None:
     spec = SPECS[op]
-    for library in spec.libraries:
+    for library in spec.libraries("cpu"):
         if (reason := build.why_not("cpu", library)) is not None:
             pytest.skip(reason)
     called: set[str] = set()
@@ -41,4 +41,4 @@ def test_the_libraries_of_an_op(op: str, monkeypatch: pytest.MonkeyPatch) -> Non
             out = dispatch.call(spec, *sample.args)
             outs = [each for each in (out if isinstance(out, tuple) else (out,)) if each.requires_grad]
             torch.autograd.backward(outs, [torch.ones_like(each) for each in outs])
-    assert called == set(spec.libraries)
+    assert called == set(spec.libraries("cpu"))

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import importlib
 import math
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lightsr_kernels import distillation_fusion, split_distillation
+import lightsr_kernels
+from lightsr_kernels import dense_conv, distillation_fusion, split_distillation
+from lightsr_kernels.spec import SPECS
 
 SIZES = pytest.mark.parametrize("size", [(1, 1), (1, 9), (7, 12)], ids=str)
 
@@ -31,6 +35,9 @@ def test_equals_a_step_of_imdn(size: tuple[int, int]) -> None:
     got = split_distillation(raw, 3, bias=conv.bias, residual=x, weight=distil.weight, weight_bias=distil.bias)
     close(got[0], act(distil(first)))
     close(got[1], rest)
+    ends = {"bias": conv.bias, "residual": x, "weight": distil.weight, "weight_bias": distil.bias}
+    for one, other in zip(split_distillation(x, 3, **ends, convolution=conv.weight), got, strict=True):
+        close(one, other)
 
 
 @SIZES
@@ -115,3 +122,90 @@ def test_the_distilling_1x1_may_write_into_its_place_in_the_concatenation() -> N
         h = h[:, 2:]
     joined[:, 6:] = h
     close(distillation_fusion([*parts, rest], fusion, residual=x), F.conv2d(joined, fusion) + x)
+
+
+def step(dtype: torch.dtype, layout: torch.memory_format, side: int = 3) -> tuple[Tensor, dict[str, Any]]:
+    """What a step of 24 channels reads, and everything else of it."""
+    made = [torch.randn(shape).to(dtype) for shape in ((2, 20, 11, 70), (24, 20, side, side), (2, 24, 11, 70))]
+    x, convolution, residual = (each.contiguous(memory_format=layout) for each in made)
+    weight = torch.randn(10, 7, 1, 1).to(dtype)
+    return x, {"split": 7, "residual": residual, "weight": weight, "convolution": convolution / (20 * side**2) ** 0.5}
+
+
+def in_two_calls(x: Tensor, convolution: Tensor, **others: Any) -> tuple[Tensor, Tensor]:
+    return split_distillation(dense_conv(x, convolution), **others)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=["nchw", "nhwc"])
+@pytest.mark.parametrize("side", [3, 5])
+def test_one_call_has_the_bits_of_two(layout: torch.memory_format, side: int) -> None:
+    torch.manual_seed(0)
+    for dtype in (torch.float32, torch.float64):
+        x, others = step(dtype, layout, side)
+        for got, wanted in zip(split_distillation(x, **others), in_two_calls(x, **others), strict=True):
+            assert torch.equal(got, wanted)
+            assert got.stride() == wanted.stride()
+
+
+def test_a_crop_at_even_pixels_has_the_same_bits() -> None:
+    """So tiles of a picture give what the whole picture gives."""
+    torch.manual_seed(0)
+    x, others = step(torch.float32, torch.contiguous_format)
+    whole = split_distillation(x, **others)
+    piece = (..., slice(2, 9), slice(10, 55))
+    crop = split_distillation(x[piece], **others | {"residual": others["residual"][piece]})
+    for part, all_of_it in zip(crop, whole, strict=True):
+        assert torch.equal(part[..., 1:-1, 1:-1], all_of_it[piece][..., 1:-1, 1:-1])
+
+
+@pytest.mark.parametrize("way", ["eager", "compiled", "operator"])
+def test_gradients_are_those_of_two_calls(way: str) -> None:
+    torch.manual_seed(0)
+    x, others = step(torch.float64, torch.contiguous_format)
+    leaves = [x, *(each for each in others.values() if isinstance(each, Tensor))]
+    for leaf in leaves:
+        leaf.requires_grad_()
+
+    def operator(x: Tensor, split: int, residual: Tensor, weight: Tensor, convolution: Tensor) -> Any:
+        ends = (weight, None, "leaky_relu", None, None, True, convolution)
+        return torch.ops.lightsr.split_distillation(x, split, None, residual, "leaky_relu", 0.05, *ends)
+
+    def function(x: Tensor) -> Any:
+        return operator(x, **others) if way == "operator" else split_distillation(x, **others)
+
+    run = torch.compile(function, backend="aot_eager", fullgraph=True) if way == "compiled" else function
+    got, wanted = (
+        torch.autograd.grad(sum(each.square().sum() for each in call(x)), leaves)
+        for call in (run, lambda x: in_two_calls(x, **others))
+    )
+    for one, other in zip(got, wanted, strict=True):
+        close(one, other)
+
+
+def test_what_lies_between_is_kept_for_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not convolved a second time on the way back; and convolved within the one pass where there is none."""
+    if lightsr_kernels.explain("dense_conv").backend != "cpu":
+        pytest.skip("no CPU kernels here")
+    native = importlib.import_module("lightsr_kernels.dense_conv.native")
+    calls, run = [], native._forward
+    monkeypatch.setattr(native, "_forward", lambda *args: (calls.append(args), run(*args)))
+    x, others = step(torch.float32, torch.contiguous_format)
+    split_distillation(x, **others)
+    assert not calls
+    out = split_distillation(x, **others | {"convolution": others["convolution"].requires_grad_()})
+    assert len(calls) == 1
+    sum(each.sum() for each in out).backward()
+    assert len(calls) == 1
+
+
+def test_refusals_name_the_op_where_gradients_are_wanted_too() -> None:
+    x, convolution = random(1, 4, 5, 6), random(3, 5, 3, 3).requires_grad_()
+    with pytest.raises(ValueError, match=r"^split_distillation: convolution must have shape \[3, 4, 3, 3\]"):
+        split_distillation(x, convolution=convolution)
+
+
+def test_the_libraries_hang_on_the_backend() -> None:
+    """dense_conv has no CUDA kernels, and so nothing to compile there."""
+    spec = SPECS["split_distillation"]
+    assert spec.libraries("cpu") == ("split_distillation", "dense_conv")
+    assert spec.libraries("cuda") == ("split_distillation",)

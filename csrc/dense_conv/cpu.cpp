@@ -20,9 +20,12 @@ bool by_winograd(const DenseConv& call) {
   return call.winograd && call.kh == 3 && call.kw == 3 && call.c >= fewest && call.outs >= fewest;
 }
 
+template <class E, class S, bool last>
+using Tiled = dense::Winograd<E, S, last, dense::Finish<E, S, last>>;
+
 template <class E, class S>
 void run_as(const DenseConv& call) {
-  if (by_winograd(call)) return run<dense::Winograd, E, S>(call);
+  if (by_winograd(call)) return run<Tiled, E, S>(call);
   run<dense::Direct, E, S>(call);
 }
 

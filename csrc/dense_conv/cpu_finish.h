@@ -68,12 +68,25 @@ class Filters {
   Widened<E> numbers_;
 };
 
+// Pixels beside each other in a picture of so many channels and pixels, to be asked for.
+template <class S, bool last>
+void add_pixels(const S* picture, int64_t channels, int64_t area, int64_t pixel, int64_t count, Ahead& ahead) {
+  constexpr int64_t each = sizeof(S);
+  if (last) {
+    ahead.add(picture + pixel * channels, 0, count * channels * each, 1);
+  } else {
+    ahead.add(picture + pixel, area * each, count * each, channels);
+  }
+}
+
 // Results on their way into a picture. Sums may be read up to a vector's end.
 template <class E, class S, bool last>
 class Finish {
   static constexpr int size = Vec<E>::size;
 
  public:
+  static constexpr bool all_channels = false;  // whether it needs those of a pixel at once
+
   explicit Finish(const DenseConv& call)
       : out_(static_cast<S*>(call.out)),
         residual_(static_cast<const S*>(call.residual)),
@@ -128,6 +141,17 @@ class Finish {
         for (int64_t k = 0; k < count; ++k) base[places[j + k]] = numbers[k];
       });
     }
+  }
+
+  // Bytes of scratch memory that it needs.
+  static int64_t bytes(int64_t) { return 0; }
+
+  // Has the memory of all results of a run asked for.
+  void add_results(const Run& run, Ahead& ahead) const {
+    const int64_t channels = outs_ / (r_ * r_), area = h_ * w_ * r_ * r_;
+    for (int64_t row = run.y * r_; row < (run.y + 1) * r_; ++row)
+      add_pixels<S, last>(out_ + run.n * channels * area, channels, area, row * w_ * r_ + run.x * r_, run.count * r_,
+                          ahead);
   }
 
   // Asks for the memory that channels() will write and read.

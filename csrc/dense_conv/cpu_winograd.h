@@ -12,7 +12,8 @@
 // A task takes as many tiles as a product has columns, 48 of floats with AVX-512, from rows one after the other. Its
 // transformed pixels [16][C][tiles] and their products [16][C_out][tiles] stay in the L2 cache; [16][tiles][C] and so
 // on where pictures lie as [N, H, W, C], where channels are in the vectors. Where a result is not finite it is summed
-// up again directly (cpu_repair.h), because differences of infinities are no numbers.
+// up again directly (cpu_repair.h), because differences of infinities are no numbers. What becomes of results is the
+// business of End: Finish (cpu_finish.h), or another op's that needs all channels of a pixel at once.
 #pragma once
 
 #include "../common/pixel_product.h"
@@ -25,7 +26,7 @@ namespace lightsr::dense {
 
 constexpr int64_t places = 16;
 
-template <class E, class S, bool last>
+template <class E, class S, bool last, class End>
 class Winograd {
   static constexpr int size = Vec<E>::size;
   // Tiles of a task; where they are rows of products, whole blocks of rows.
@@ -38,9 +39,10 @@ class Winograd {
   static constexpr int64_t zeros = 2 * wide + 3 * size;  // a row outside the picture
 
  public:
-  explicit Winograd(const DenseConv& call)
+  template <class... Given>  // what End takes beside the call
+  explicit Winograd(const DenseConv& call, const Given&... given)
       : call_(call),
-        finish_(call),
+        end_(call, given...),
         filters_(call),
         rows_((call.h + 1) / 2),
         columns_((call.w + 1) / 2),
@@ -49,7 +51,9 @@ class Winograd {
         // Odd numbers of cache lines, so that places do not meet in a cache.
         in_place_((round_up(ins_ * wide, line) / line | 1) * line),
         out_place_((round_up(outs_ * wide, line) / line | 1) * line),
-        room_(last ? 4 * outs_ : std::max(4 * together * 3 * size, 2 * row_step)),
+        row_room_(last ? (End::all_channels ? 2 * wide : 2) * outs_ : row_step),
+        room_(std::max<int64_t>(2 * row_room_ * (!last && End::all_channels ? outs_ : 1),
+                                last ? 0 : 4 * together * 3 * size)),
         factor_place_((round_up(ins_ * outs_, line) / line | 1) * line),
         factors_(places * factor_place_),
         zeros_(last ? 0 : zeros) {
@@ -64,15 +68,17 @@ class Winograd {
 
  private:
   void run(int64_t begin, int64_t end) const {
-    const int64_t numbers = places * (in_place_ + out_place_) + room_;
-    Arena arena(scratch<char>(numbers * static_cast<int64_t>(sizeof(E))));
+    const int64_t numbers = places * (in_place_ + out_place_) + room_ + line;
+    Arena arena(scratch<char>(numbers * static_cast<int64_t>(sizeof(E)) + end_.bytes(2 * wide)));
     E* pixels = arena.take<E>(places * in_place_);
     E* products = arena.take<E>(places * out_place_);
     E* rows = arena.take<E>(room_);
+    char* more = arena.take<char>(0);
     if (end - begin < wide) std::fill_n(pixels, places * in_place_, E(0));
     every_run(begin, end, rows_, columns_, [&](const Run& run) { take(run, pixels, rows); });
     Ahead ahead;
-    every_run(begin, end, rows_, columns_, [&](const Run& run) { ask_for_results(run, ahead); });
+    every_run(begin, end, rows_, columns_,
+              [&](const Run& run) { every_row(run, [&](int64_t, const Run& row) { end_.add_results(row, ahead); }); });
     const int64_t next = begin + wide * torch::stable::get_num_threads(), all = call_.n * rows_ * columns_;
     if (next < all) {
       every_run(next, std::min(next + wide, all), rows_, columns_, [&](const Run& run) { ask_for_pixels(run, ahead); });
@@ -80,11 +86,12 @@ class Winograd {
     multiply(pixels, products, end - begin, ahead);
     const int64_t step = round_up(end - begin, size);
     Vec<E> probe = Vec<E>::fill(0);
-    every_run(begin, end, rows_, columns_, [&](const Run& run) { give(run, products, step, rows, probe, nullptr); });
+    every_run(begin, end, rows_, columns_,
+              [&](const Run& run) { give(run, products, step, rows, more, probe, nullptr); });
     if (sum(probe) == 0) return;
     every_run(begin, end, rows_, columns_, [&](const Run& run) {
       Repair<E, S, last> repair(call_, filters_, run);
-      give(run, products, step, rows, probe, &repair);
+      give(run, products, step, rows, more, probe, &repair);
     });
   }
 
@@ -169,23 +176,18 @@ class Winograd {
     }
   }
 
-  // Asks for the memory of results, and of the pixels of a run that is likely to be this thread's next.
-  void ask_for_results(const Run& run, Ahead& ahead) const {
-    const int64_t r = call_.shuffle, channels = call_.outs / (r * r), area = call_.h * call_.w * r * r;
-    const S* to = static_cast<const S*>(call_.out) + run.n * channels * area;
-    for (int64_t row = 2 * run.y * r; row < std::min(2 * run.y + 2, call_.h) * r; ++row)
-      ask_for(to, channels, area, row * call_.w * r + 2 * run.x * r, 2 * run.count * r, ahead);
+  // Calls each(i, row) for the one or two rows of results of a run of tiles.
+  template <class Each>
+  void every_row(const Run& run, const Each& each) const {
+    const int64_t y = 2 * run.y, x = 2 * run.x, width = std::min(2 * run.count, call_.w - x);
+    for (int64_t i = 0; i < std::min<int64_t>(2, call_.h - y); ++i) each(i, Run{run.n, y + i, x, width, 0});
   }
+
+  // Asks for the pixels of a run that is likely to be this thread's next.
   void ask_for_pixels(const Run& run, Ahead& ahead) const {
-    for (int64_t row = std::max<int64_t>(2 * run.y - 1, 0); row < std::min(2 * run.y + 3, call_.h); ++row)
-      ask_for(picture(run.n), call_.c, call_.h * call_.w, row * call_.w + 2 * run.x - 1, 2 * run.count + 2, ahead);
-  }
-  static void ask_for(const S* from, int64_t channels, int64_t area, int64_t pixel, int64_t count, Ahead& ahead) {
-    constexpr int64_t each = sizeof(S);
-    if (last) {
-      ahead.add(from + pixel * channels, 0, count * channels * each, 1);
-    } else {
-      ahead.add(from + pixel, area * each, count * each, channels);
+    for (int64_t row = std::max<int64_t>(2 * run.y - 1, 0); row < std::min(2 * run.y + 3, call_.h); ++row) {
+      const int64_t pixel = row * call_.w + 2 * run.x - 1;
+      add_pixels<S, last>(picture(run.n), call_.c, call_.h * call_.w, pixel, 2 * run.count + 2, ahead);
     }
   }
 
@@ -244,51 +246,57 @@ class Winograd {
   }
 
   // The results of a run of tiles; `repair` has those that are not finite.
-  void give(const Run& run, const E* products, int64_t tile_step, E* rows, Vec<E>& probe,
+  void give(const Run& run, const E* products, int64_t tile_step, E* rows, char* more, Vec<E>& probe,
             Repair<E, S, last>* repair) const {
-    const int64_t y = 2 * run.y, x = 2 * run.x, height = std::min<int64_t>(2, call_.h - y);
-    const int64_t width = std::min(2 * run.count, call_.w - x);
     if constexpr (last) {
       for (int64_t tile = 0; tile < run.count; ++tile) {
         const int64_t at = run.at + tile, row = at % product_rows;
+        E* mine = rows + (End::all_channels ? 2 * tile * outs_ : 0);
         every_group<size>(outs_, [&](int64_t first, int64_t many) {
           const E* from = products + (at - row) * outs_ + first * product_rows + row * many;
           for (int64_t i = 0; i < many; i += size) {
             const Results<E> found = results<E>(from + i, out_place_, probe);
-            for (int64_t k = 0; k < 4; ++k) found.value[k / 2][k % 2].store(rows + k * outs_ + first + i);
+            for (int64_t k = 0; k < 4; ++k)
+              found.value[k / 2][k % 2].store(mine + k / 2 * row_room_ + k % 2 * outs_ + first + i);
           }
         });
-        const int64_t count = std::min<int64_t>(2, width - 2 * tile);
-        for (int64_t i = 0; i < height; ++i) {
-          E* row = rows + 2 * i * outs_;
-          for (int64_t j = 0; repair && j < count; ++j) repair->pixel(i, 2 * tile + j, row + j * outs_);
-          finish_.pixels(Run{run.n, y + i, x + 2 * tile, count, 0}, 0, call_.outs, row, outs_);
-        }
+        every_row(Run{run.n, run.y, run.x + tile, 1, 0}, [&](int64_t i, const Run& pixels) {
+          E* sums = mine + i * row_room_;
+          for (int64_t j = 0; repair && j < pixels.count; ++j) repair->pixel(i, 2 * tile + j, sums + j * outs_);
+          if constexpr (!End::all_channels) end_.pixels(pixels, 0, call_.outs, sums, outs_);
+        });
       }
     } else {
       for (int64_t out = 0; out < call_.outs; ++out) {
         const E* from = products + (out - out % product_rows) * wide + out % product_rows * tile_step + run.at;
+        E* mine = rows + (End::all_channels ? out * 2 * row_room_ : 0);
         for (int64_t tile = 0; tile < run.count; tile += size) {
           const Results<E> found = results<E>(from + tile, out_place_, probe);
           for (int i = 0; i < 2; ++i) {
-            E* to = rows + i * row_step + 2 * tile;
+            E* to = mine + i * row_room_ + 2 * tile;
             found.template zipped<false>(i).store(to);
             found.template zipped<true>(i).store(to + size);
           }
         }
-        for (int64_t i = 0; i < height; ++i) {
-          if (repair) repair->row(i, out, width, rows + i * row_step);
-          finish_.channels(Run{run.n, y + i, x, width, 0}, out, 1, rows + i * row_step, 0);
-        }
+        every_row(run, [&](int64_t i, const Run& row) {
+          E* sums = mine + i * row_room_;
+          if (repair) repair->row(i, out, row.count, sums);
+          if constexpr (!End::all_channels) end_.channels(row, out, 1, sums, 0);
+        });
       }
+    }
+    if constexpr (End::all_channels) {
+      every_row(run, [&](int64_t i, const Run& row) {
+        end_.all(row, rows + i * row_room_, last ? outs_ : 2 * row_room_, more);
+      });
     }
   }
 
   const DenseConv& call_;
-  Finish<E, S, last> finish_;
+  End end_;
   Filters<E, S> filters_;
   int64_t rows_, columns_;  // of tiles
-  int64_t ins_, outs_, in_place_, out_place_, room_, factor_place_;
+  int64_t ins_, outs_, in_place_, out_place_, row_room_, room_, factor_place_;
   Aligned<E> factors_;
   Aligned<S> zeros_;
 };

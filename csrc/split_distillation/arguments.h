@@ -6,6 +6,8 @@
 
 namespace lightsr {
 
+struct DenseConv;  // dense_conv/arguments.h
+
 // h         = act(x + bias + residual)
 // d         = act_distilled(weight h[:split] + weight_bias), or h[:split] where weight is null
 // distilled = d sigmoid(gate_weight d + gate_bias), or d where gate_weight is null
@@ -18,8 +20,8 @@ struct SplitDistillation {
   bool whole;
   int64_t distilled;  // D, channels of the first result; `split` where weight is null
   Activation activation, distilled_activation;
-  double negative_slope;  // of both
-  Slice x;
+  double negative_slope;    // of both
+  Slice x;                  // none where it is the convolution's result
   Slice residual;           // or none
   const void* bias;         // [C] or null
   const void* weight;       // [D, split] or null
@@ -44,6 +46,9 @@ struct SplitDistillationBackward {
   void* grad_gate_bias;        // [D]
   void* workspace;             // CUDA: as many bytes as split_distillation_backward_workspace says
 };
+
+// cpu_convolution.cpp: x is the result of a 3 x 3 convolution of the same layout, which has neither bias nor out.
+void split_distillation_convolved_cpu(const DenseConv&, const SplitDistillation&);
 
 // cpu.cpp
 void split_distillation_forward_cpu(const SplitDistillation&);

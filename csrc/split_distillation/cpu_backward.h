@@ -120,7 +120,7 @@ class Backward {
  private:
   // The end of the way, for channels from one on.
   struct End {
-    typename Parameters<T>::Input input;
+    typename Parameters<T>::template Input<Stream<T>> input;
     Act<S> act;
     Rows<const T> grad_remaining;
     Rows<T> grad_x, grad_residual;

@@ -58,9 +58,11 @@ struct Parameters {
              call.distilled, 1) {}
 
   // x + bias + residual, of channels from one on.
+  template <class X>
   struct Input {
     typename PerChannel<S>::View bias;
-    Stream<T> x, residual;
+    X x;
+    Stream<T> residual;
     template <class... Part>
     Vec<S> operator()(int64_t row, int64_t column, Part... part) const {
       Vec<S> value = x.template load<S>(row, column, part...);
@@ -69,10 +71,12 @@ struct Parameters {
       return value;
     }
   };
-  Input input(const Block& block, int64_t first) const {
-    return {bias.from_channel(first),
-            {block.from_channel(block.of<T>(call.x), first), planes},
-            {block.from_channel(block.of<T>(call.residual), first), planes}};
+  template <class X>
+  Input<X> input(const Block& block, int64_t first, const X& x) const {
+    return {bias.from_channel(first), x, {block.from_channel(block.of<T>(call.residual), first), planes}};
+  }
+  Input<Stream<T>> input(const Block& block, int64_t first) const {
+    return input(block, first, Stream<T>(block.from_channel(block.of<T>(call.x), first), planes));
   }
 };
 
@@ -99,12 +103,16 @@ class Forward {
       if (call_.gate_weight) {
         blocks.after(task, [&](const Block& next) { next.ask_for<T>(call_.x, call_.c, ahead); });
       }
-      block(blocks.at(task), h, d, ahead);
+      const Block here = blocks.at(task);
+      block(here, [&](int64_t first) { return all_.input(here, first); }, h, d, ahead);
     });
   }
 
- private:
-  void block(const Block& block, const Operand<T>& h, const Operand<T>& d, Ahead& ahead) const {
+  const Parameters<T>& parameters() const { return all_; }
+
+  // input(first)(row, column, part...) is x + bias + residual of channels from one on.
+  template <class Input>
+  void block(const Block& block, const Input& input, const Operand<T>& h, const Operand<T>& d, Ahead& ahead) const {
     const bool weighted = call_.weight != nullptr, gated = call_.gate_weight != nullptr;
     const Rows<T> out = block.of<T>(call_.distilled_out, call_.distilled, call_.pixels);
     const Rows<T> remaining = block.of<T>(call_.remaining, all_.rest, call_.pixels);
@@ -112,7 +120,7 @@ class Forward {
     const Rows<F> before = (weighted ? h : d).numbers, values = d.numbers;
     const Act<S> act = all_.first, end = all_.second;
 
-    const auto distilled = all_.input(block, 0);
+    const auto distilled = input(0);
     block.every<S>(call_.split, [=](int64_t row, int64_t column, auto... part) {
       const Vec<S> value = act(distilled(row, column, part...));
       if (also) value.store(also.at(row, column), part...);
@@ -123,7 +131,7 @@ class Forward {
       }
     });
     if (!call_.whole && remaining) {
-      const auto others = all_.input(block, call_.split);
+      const auto others = input(call_.split);
       block.every<S>(all_.rest, [=](int64_t row, int64_t column, auto... part) {
         act(others(row, column, part...)).store(remaining.at(row, column), part...);
       });
@@ -153,6 +161,7 @@ class Forward {
     }
   }
 
+ private:
   const SplitDistillation& call_;
   const Parameters<T> all_;
 };

@@ -1,6 +1,7 @@
 // The compiled kernels of split_distillation as raw operators of torch; their schemas stand in native.py. This file
 // becomes the CPU library's, and with LIGHTSR_CUDA the CUDA library's (register_cuda.cpp).
 #include "../common/pictures.h"
+#include "../dense_conv/arguments.h"
 #include "arguments.h"
 
 namespace lightsr {
@@ -11,12 +12,13 @@ Activation activation_of(int64_t number) {
   return Activation(number);
 }
 
-SplitDistillation call_of(const Tensor& x, const MaybeTensor& residual, const MaybeTensor& bias,
+// Of pictures with the pixels of x and c channels.
+SplitDistillation call_of(const Tensor& x, int64_t c, const MaybeTensor& residual, const MaybeTensor& bias,
                           const MaybeTensor& weight, const MaybeTensor& weight_bias, const MaybeTensor& gate_weight,
                           const MaybeTensor& gate_bias, int64_t split, bool whole, bool last, int64_t activation,
                           int64_t distilled_activation, double negative_slope) {
   STD_TORCH_CHECK(x.dim() == 4, "x must have 4 dimensions [N, C, H, W]");
-  int64_t c = x.size(1), distilled = weight ? weight->size(0) : split;
+  int64_t distilled = weight ? weight->size(0) : split;
   STD_TORCH_CHECK(split >= 0 && (whole ? split == c : split <= c), "split_distillation: cannot split ", c, " at ",
                   split);
   return {.type = type_of(x),
@@ -30,7 +32,7 @@ SplitDistillation call_of(const Tensor& x, const MaybeTensor& residual, const Ma
           .activation = activation_of(activation),
           .distilled_activation = activation_of(distilled_activation),
           .negative_slope = negative_slope,
-          .x = slice_of(x, x, c, last, "x"),
+          .x = {},
           .residual = slice_of(residual, x, c, last, "residual"),
           .bias = parameter(bias, x, c, "bias"),
           .weight = parameter(weight, x, distilled * split, "weight"),
@@ -41,13 +43,19 @@ SplitDistillation call_of(const Tensor& x, const MaybeTensor& residual, const Ma
           .remaining = nullptr};
 }
 
+void set_results(SplitDistillation& call, const Tensor& x, const Tensor& distilled, const MaybeTensor& remaining) {
+  const int64_t rest = call.whole ? call.c : call.c - call.split;
+  call.distilled_out = dense_picture(distilled, x, call.distilled, call.channels_last, "distilled");
+  call.remaining = dense_picture(remaining, x, rest, call.channels_last, "remaining");
+}
+
 void forward(Tensor x, MaybeTensor residual, MaybeTensor bias, MaybeTensor weight, MaybeTensor weight_bias,
              MaybeTensor gate_weight, MaybeTensor gate_bias, int64_t split, bool whole, bool last, int64_t activation,
              int64_t distilled_activation, double negative_slope, Tensor distilled, MaybeTensor remaining) {
-  SplitDistillation call = call_of(x, residual, bias, weight, weight_bias, gate_weight, gate_bias, split, whole, last,
-                                   activation, distilled_activation, negative_slope);
-  call.distilled_out = dense_picture(distilled, x, call.distilled, last, "distilled");
-  call.remaining = dense_picture(remaining, x, whole ? call.c : call.c - split, last, "remaining");
+  SplitDistillation call = call_of(x, x.size(1), residual, bias, weight, weight_bias, gate_weight, gate_bias, split,
+                                   whole, last, activation, distilled_activation, negative_slope);
+  call.x = slice_of(x, x, call.c, last, "x");
+  set_results(call, x, distilled, remaining);
   if (x.numel() == 0) return;
 #ifdef LIGHTSR_CUDA
   torch::stable::accelerator::DeviceGuard device(x.get_device());
@@ -62,8 +70,9 @@ void backward(Tensor x, MaybeTensor residual, MaybeTensor bias, MaybeTensor weig
               int64_t distilled_activation, double negative_slope, Tensor grad_distilled, MaybeTensor grad_remaining,
               MaybeTensor grad_x, MaybeTensor grad_residual, MaybeTensor grad_bias, MaybeTensor grad_weight,
               MaybeTensor grad_weight_bias, MaybeTensor grad_gate_weight, MaybeTensor grad_gate_bias) {
-  SplitDistillation call = call_of(x, residual, bias, weight, weight_bias, gate_weight, gate_bias, split, whole, last,
-                                   activation, distilled_activation, negative_slope);
+  SplitDistillation call = call_of(x, x.size(1), residual, bias, weight, weight_bias, gate_weight, gate_bias, split,
+                                   whole, last, activation, distilled_activation, negative_slope);
+  call.x = slice_of(x, x, call.c, last, "x");
   int64_t c = call.c, distilled = call.distilled;
   SplitDistillationBackward back{
       .call = call,
@@ -89,6 +98,41 @@ void backward(Tensor x, MaybeTensor residual, MaybeTensor bias, MaybeTensor weig
 #endif
 }
 
+#ifndef LIGHTSR_CUDA
+void convolved(Tensor x, MaybeTensor residual, MaybeTensor bias, MaybeTensor weight, MaybeTensor weight_bias,
+               MaybeTensor gate_weight, MaybeTensor gate_bias, int64_t split, bool whole, bool last, int64_t activation,
+               int64_t distilled_activation, double negative_slope, Tensor convolution, Tensor distilled,
+               MaybeTensor remaining) {
+  STD_TORCH_CHECK(convolution.dim() == 4 && convolution.size(2) == 3 && convolution.size(3) == 3,
+                  "split_distillation: convolution must be [C, C_in, 3, 3]");
+  STD_TORCH_CHECK(layout_of(x) == last, "split_distillation: x must be in the layout of the call");
+  const int64_t c = convolution.size(0), ins = x.size(1);
+  SplitDistillation call = call_of(x, c, residual, bias, weight, weight_bias, gate_weight, gate_bias, split, whole,
+                                   last, activation, distilled_activation, negative_slope);
+  set_results(call, x, distilled, remaining);
+  DenseConv first{.type = call.type,
+                  .channels_last = last,
+                  .transpose = false,
+                  .winograd = true,
+                  .n = call.n,
+                  .c = ins,
+                  .h = x.size(2),
+                  .w = x.size(3),
+                  .outs = c,
+                  .kh = 3,
+                  .kw = 3,
+                  .activation = Activation::none,
+                  .negative_slope = 0,
+                  .shuffle = 1,
+                  .x = x.const_data_ptr(),
+                  .weight = parameter(convolution, x, c * ins * 9, "convolution"),
+                  .bias = nullptr,
+                  .residual = nullptr,
+                  .out = nullptr};
+  if (x.numel() > 0) split_distillation_convolved_cpu(first, call);
+}
+#endif
+
 }  // namespace
 }  // namespace lightsr
 
@@ -99,4 +143,7 @@ STABLE_TORCH_LIBRARY_IMPL(lightsr, CPU, m) {
 #endif
   m.impl("split_distillation_forward", TORCH_BOX(&lightsr::forward));
   m.impl("split_distillation_gradients", TORCH_BOX(&lightsr::backward));
+#ifndef LIGHTSR_CUDA
+  m.impl("split_distillation_convolved", TORCH_BOX(&lightsr::convolved));
+#endif
 }

@@ -73,14 +73,11 @@ class FoldableConv2d(nn.Module):
                 del self._parameters[name]
 
     def forward(self, x: Tensor) -> Tensor:  # [N, C_in, H, W] -> [N, C_out, H, W]
-        weight = self._weight()
+        weight = self.current_weight()
         return F.conv2d(x, weight, self.bias, padding=weight.shape[-1] // 2)
 
-    def fused_without_bias(self, x: Tensor) -> Tensor:  # [N, C_in, H, W] -> [N, C_out, H, W]
-        """The convolution by a fused op, with the bias left to whoever reads the result."""
-        return ops.dense_conv(x, self._weight())
-
-    def _weight(self) -> Tensor:  # [C_out, C_in, K, K]
+    def current_weight(self) -> Tensor:  # [C_out, C_in, K, K]
+        """The filter of the plain convolution this one equals, folded or not."""
         return self.weight if self.folded else self.merged_weight()
 
 

@@ -68,11 +68,11 @@ class DistillationStage(Block):
         return kept if self.distill is None else leaky_relu(self.distill(kept)), rest
 
     def _fused(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        y, bias = self.conv.fused_without_bias(x), self.conv.bias
+        first: dict[str, Any] = {"convolution": self.conv.current_weight(), "bias": self.conv.bias, "residual": x}
         if self.distill is None:
-            return ops.split_distillation(y, bias=bias, residual=x, keep=False)
+            return ops.split_distillation(x, keep=False, **first)
         weight, weight_bias = self.distill.weight, self.distill.bias
-        return ops.split_distillation(y, self.split, bias=bias, residual=x, weight=weight, weight_bias=weight_bias)
+        return ops.split_distillation(x, self.split, weight=weight, weight_bias=weight_bias, **first)
 
 
 class WeightedDistillation(Block):

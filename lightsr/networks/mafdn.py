@@ -79,14 +79,15 @@ class MultiAttentionDistillation(Block):
         return x + self.fusion(torch.cat(parts, dim=1))  # type: ignore[no-any-return]
 
     def _fused(self, x: Tensor) -> Tensor:
-        """One call a branch, which also ends the 3x3 before it (bias, residual, activation), and one for attention."""
+        """One call a branch, which begins with the 3x3 before it, and one for attention."""
         parts, rest = [], x
         for k in range(BRANCHES):
             first, last = k == 0, k == BRANCHES - 1
             conv: Any = None if first else self.refine[k - 1]
             distill: Any = self.distill[k]
             part, passed = ops.split_distillation(
-                rest if first else conv.fused_without_bias(rest),
+                rest,
+                convolution=None if first else conv.current_weight(),
                 bias=None if first else conv.bias,
                 residual=None if first else rest,
                 activation="none" if first else "leaky_relu",

@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 
 from ..checks import check_choice, check_picture, check_pointwise, check_shape
+from ..dense_conv import SIDES, dense_conv
 from ..dispatch import call, run_reference
+from ..eager import wants_gradients
 from ..functional import ACTIVATIONS, autocast_to, empty_result
 from ..register import register
 from ..spec import OpSpec
@@ -17,7 +19,7 @@ from .samples import bad_inputs, bench, cost, samples
 
 
 def split_distillation(
-    x: Tensor,  # [N, C, H, W]
+    x: Tensor,  # [N, C, H, W]; with a convolution [N, C_in, H, W]
     split: int | None = None,
     *,
     bias: Tensor | None = None,  # [C]
@@ -30,23 +32,25 @@ def split_distillation(
     gate_weight: Tensor | None = None,  # [D, D, 1, 1]
     gate_bias: Tensor | None = None,  # [D]
     keep: bool = True,
+    convolution: Tensor | None = None,  # [C, C_in, KH, KW]
 ) -> tuple[Tensor, Tensor]:  # [N, D or split or C, H, W], [N, C - split or C or 0, H, W]
     """Activates a convolution's result and distils: a part is set aside through a 1x1 convolution, the rest goes on.
 
     Equivalent to::
 
+        x = F.conv2d(x, convolution, padding="same")
         h = act(x + bias + residual)
         distilled, remaining = (h, h) if split is None else (h[:, :split], h[:, split:])
         distilled = act_distilled(F.conv2d(distilled, weight, weight_bias))
         distilled = distilled * torch.sigmoid(F.conv2d(distilled, gate_weight, gate_bias))
 
     Args:
-        x: picture [N, C, H, W], as a rule a convolution without its bias; contiguous and channels_last are taken as
-            they are.
+        x: picture [N, C, H, W], as a rule a convolution without its bias, or what that convolution reads,
+            [N, C_in, H, W]; contiguous and channels_last are taken as they are.
         split: how many leading channels are distilled, 1 to C-1; the others remain (IMDN). None: the distilled path
             reads all channels, and all of them remain (RFDN).
         bias: [C], added before the activation.
-        residual: added before the activation, shape of x.
+        residual: added before the activation, [N, C, H, W].
         activation: none, relu, leaky_relu, gelu (exact, erf), silu or sigmoid.
         negative_slope: the slope below zero of either leaky_relu.
         weight: the distilling 1x1 convolution, [D, split or C, 1, 1]; left out when None.
@@ -55,6 +59,8 @@ def split_distillation(
         gate_weight: pixel attention on the distilled part, [D, D, 1, 1]; left out when None.
         gate_bias: [D]; needs gate_weight.
         keep: False where nobody reads the remaining part, as in a last step; it is then [N, 0, H, W].
+        convolution: the filters of a convolution that comes first, [C, C_in, KH, KW], KH and KW 1, 3, 5 or 7; left out
+            when None.
 
     Returns:
         (distilled, remaining): [N, D or split or C, H, W] and [N, C-split or C or 0, H, W], in the dtype and layout
@@ -73,9 +79,13 @@ def split_distillation(
         >>> distilled.shape, remaining.shape
         (torch.Size([1, 4, 16, 16]), torch.Size([1, 6, 16, 16]))
     """
+    step = (split, bias, residual, activation, negative_slope)
     ends = (weight, weight_bias, distilled_activation, gate_weight, gate_bias, keep)
-    result = call(SPEC, x, split, bias, residual, activation, negative_slope, *ends)
-    return cast(tuple[Tensor, Tensor], result)
+    if convolution is not None and wants_gradients((x, *step, *ends, convolution)):
+        SPEC.check(x, *step, *ends, convolution)
+        # Two calls: what lies between them is kept for their gradients, not computed again.
+        x, convolution = dense_conv(x, convolution), None
+    return cast(tuple[Tensor, Tensor], call(SPEC, x, *step, *ends, convolution))
 
 
 def _check(
@@ -91,16 +101,19 @@ def _check(
     gate_weight: Tensor | None,
     gate_bias: Tensor | None,
     keep: bool,
+    convolution: Tensor | None,
 ) -> None:
     op = "split_distillation"
     check_picture(op, "x", x)
     channels = x.shape[1]
     if channels < 1:
         raise ValueError(f"{op}: x must have at least one channel, got shape {list(x.shape)}")
+    if convolution is not None:
+        channels = _check_convolution(op, convolution, x)
     if split is not None and not (isinstance(split, int) and 0 < split < channels):
         raise ValueError(f"{op}: split must be None or a whole number from 1 to {channels - 1}, got {split}")
     check_shape(op, "bias", bias, (channels,), x)
-    check_shape(op, "residual", residual, x.shape, x)
+    check_shape(op, "residual", residual, (x.shape[0], channels, *x.shape[2:]), x)
     check_choice(op, "activation", activation, ACTIVATIONS)
     check_choice(op, "distilled_activation", distilled_activation, ACTIVATIONS)
     distilled = channels if split is None else split
@@ -117,6 +130,17 @@ def _check(
     check_shape(op, "gate_bias", gate_bias, (distilled,), x)
 
 
+def _check_convolution(op: str, convolution: Tensor, x: Tensor) -> int:
+    check_picture(op, "convolution", convolution)
+    channels, _, kh, kw = convolution.shape
+    check_shape(op, "convolution", convolution, (channels, x.shape[1], kh, kw), x)
+    if kh not in SIDES or kw not in SIDES:
+        raise ValueError(f"{op}: convolution must be odd from 1 to 7 a side, got {kh} x {kw}")
+    if channels < 1:
+        raise ValueError(f"{op}: convolution must have at least one filter, got shape {list(convolution.shape)}")
+    return channels
+
+
 def _fake(
     x: Tensor,
     split: int | None,
@@ -130,8 +154,10 @@ def _fake(
     gate_weight: Tensor | None,
     gate_bias: Tensor | None,
     keep: bool,
+    convolution: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
-    first, rest = (x.shape[1], x.shape[1]) if split is None else (split, x.shape[1] - split)
+    channels = x.shape[1] if convolution is None else convolution.shape[0]
+    first, rest = (channels, channels) if split is None else (split, channels - split)
     distilled = first if weight is None else weight.shape[0]
     return empty_result(x, distilled), empty_result(x, rest if keep else 0)
 
@@ -150,15 +176,19 @@ def _autocast(
     gate_weight: Tensor | None,
     gate_bias: Tensor | None,
     keep: bool,
+    convolution: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     """The kernels where eager code has one dtype throughout; the reference where, say, a bias has another."""
+    if convolution is not None:
+        with torch.autocast(x.device.type, dtype):
+            x = dense_conv(x, convolution)
     first = [each for each in (x, bias, residual) if each is not None]
     if any(each.dtype != x.dtype for each in first) or (
         x.dtype != dtype and not (weight is None and gate_weight is None)
     ):
         with torch.autocast(x.device.type, dtype):
             args = (x, split, bias, residual, activation, negative_slope, weight, weight_bias, distilled_activation)
-            return cast(tuple[Tensor, Tensor], run_reference(SPEC, *args, gate_weight, gate_bias, keep))
+            return cast(tuple[Tensor, Tensor], run_reference(SPEC, *args, gate_weight, gate_bias, keep, None))
     return split_distillation(
         x,
         split,
@@ -180,7 +210,7 @@ SPEC = register(
         name="split_distillation",
         schema="(Tensor x, int? split, Tensor? bias, Tensor? residual, str activation, float negative_slope, "
         "Tensor? weight, Tensor? weight_bias, str distilled_activation, Tensor? gate_weight, Tensor? gate_bias, "
-        "bool keep) -> (Tensor distilled, Tensor remaining)",
+        "bool keep, Tensor? convolution) -> (Tensor distilled, Tensor remaining)",
         source="Hui et al., IMDN, arXiv 1909.11856; Liu et al., RFDN, arXiv 2009.11551; "
         "Zhao et al., PAN, arXiv 2010.01073",
         reference=reference,
@@ -191,6 +221,7 @@ SPEC = register(
         bench=bench,
         cost=cost,
         backends=("cuda", "triton", "cpu", "reference"),
+        native=("split_distillation", "dense_conv"),
         autocast=_autocast,
         exact_on_integers=True,
     )

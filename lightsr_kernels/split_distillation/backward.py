@@ -9,7 +9,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from ..functional import empty_gradient, layout_of
+from ..functional import dense, empty_gradient, layout_of
+from . import convolution as first
 
 
 def sliced(
@@ -36,7 +37,7 @@ def dense_in(x: Tensor, layout: torch.memory_format) -> Tensor:
 class Call:
     """The arguments of one call, with pictures as kernels take them."""
 
-    x: Tensor  # [N, C, H, W], sliced
+    x: Tensor  # [N, C, H, W], sliced; with a convolution [N, C_in, H, W], dense
     split: int  # channels that are distilled; C where `whole`
     whole: bool
     bias: Tensor | None  # [C]
@@ -49,6 +50,12 @@ class Call:
     gate_weight: Tensor | None  # [D, D, 1, 1]
     gate_bias: Tensor | None  # [D]
     layout: torch.memory_format  # of results and gradients
+    convolution: Tensor | None  # [C, C_in, KH, KW], contiguous
+
+    @property
+    def channels(self) -> int:
+        """C, before the split."""
+        return self.x.shape[1] if self.convolution is None else len(self.convolution)
 
     @cached_property
     def distilled(self) -> int:
@@ -68,15 +75,17 @@ def call_of(
     distilled_activation: str,
     gate_weight: Tensor | None,  # [D, D, 1, 1]
     gate_bias: Tensor | None,  # [D]
+    convolution: Tensor | None = None,  # [C, C_in, KH, KW]
 ) -> Call:
     layout = layout_of(x)
+    channels = x.shape[1] if convolution is None else len(convolution)
 
     def packed(value: Tensor | None) -> Tensor | None:
         return None if value is None else value.contiguous()
 
     return Call(
-        sliced(x, layout),
-        x.shape[1] if split is None else split,
+        sliced(x, layout) if convolution is None else dense(x),
+        channels if split is None else split,
         split is None,
         packed(bias),
         None if residual is None else sliced(residual, layout),
@@ -88,6 +97,7 @@ def call_of(
         packed(gate_weight),
         packed(gate_bias),
         layout,
+        packed(convolution),
     )
 
 
@@ -102,8 +112,8 @@ _NAMES = ("x", "bias", "residual", "weight", "weight_bias", "gate_weight", "gate
 def backward(
     gradients: Gradients,
     grads: list[Tensor],  # of distilled and remaining
-    wanted: list[bool],  # one flag for each tensor given, in the order of _NAMES
-    x: Tensor,  # [N, C, H, W]
+    wanted: list[bool],  # one flag for each tensor given, in the order of _NAMES, and last the convolution
+    x: Tensor,  # [N, C, H, W]; with a convolution [N, C_in, H, W]
     split: int | None,
     bias: Tensor | None,  # [C]
     residual: Tensor | None,  # [N, C, H, W]
@@ -115,8 +125,15 @@ def backward(
     gate_weight: Tensor | None,  # [D, D, 1, 1]
     gate_bias: Tensor | None,  # [D]
     keep: bool,
+    convolution: Tensor | None = None,  # [C, C_in, KH, KW]
 ) -> list[Tensor]:
     ends = (weight, weight_bias, distilled_activation, gate_weight, gate_bias)
+    if convolution is not None:
+        both = [wanted[0], wanted[-1]]
+        y, wanted = first.convolved(x, convolution), [any(both), *wanted[1:-1]]
+        rest = backward(gradients, grads, wanted, y, split, bias, residual, activation, negative_slope, *ends, keep)
+        own = first.gradients(rest.pop(0), both, x, convolution) if any(both) else []
+        return [*own[: both[0]], *rest, *own[both[0] :]]
     call = call_of(x, split, bias, residual, activation, negative_slope, *ends)
     values = (x, bias, residual, weight, weight_bias, gate_weight, gate_bias)
     given = {name: value for name, value in zip(_NAMES, values, strict=True) if value is not None}

@@ -7,9 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..dense_conv.rule import FEWEST, faster
 from ..functional import ACTIVATIONS
 from ..native import raw_operator
 from . import backward as shared
+from .convolution import convolved
 
 _ARGUMENTS = (
     "Tensor x, Tensor? residual, Tensor? bias, Tensor? weight, Tensor? weight_bias, Tensor? gate_weight, "
@@ -17,6 +19,9 @@ _ARGUMENTS = (
     "float negative_slope"
 )
 _forward = raw_operator(f"split_distillation_forward({_ARGUMENTS}, Tensor(a!) distilled, Tensor(b!)? remaining) -> ()")
+_forward_convolved = raw_operator(
+    f"split_distillation_convolved({_ARGUMENTS}, Tensor convolution, Tensor(a!) distilled, Tensor(b!)? remaining) -> ()"
+)
 _backward = raw_operator(
     f"split_distillation_gradients({_ARGUMENTS}, Tensor grad_distilled, Tensor? grad_remaining, Tensor(a!)? grad_x, "
     "Tensor(b!)? grad_residual, Tensor(c!)? grad_bias, Tensor(d!)? grad_weight, Tensor(e!)? grad_weight_bias, "
@@ -43,7 +48,7 @@ def _arguments(call: shared.Call) -> tuple[Any, ...]:
 
 
 def forward(
-    x: Tensor,  # [N, C, H, W]
+    x: Tensor,  # [N, C, H, W]; with a convolution [N, C_in, H, W]
     split: int | None,
     bias: Tensor | None,  # [C]
     residual: Tensor | None,  # [N, C, H, W]
@@ -55,15 +60,29 @@ def forward(
     gate_weight: Tensor | None,  # [D, D, 1, 1]
     gate_bias: Tensor | None,  # [D]
     keep: bool,
+    convolution: Tensor | None = None,  # [C, C_in, KH, KW]
 ) -> tuple[Tensor, Tensor]:  # [N, D, H, W], [N, C - split or C or 0, H, W]
+    if convolution is not None and not _in_tiles(x, convolution):
+        x, convolution = convolved(x, convolution), None
     ends = (weight, weight_bias, distilled_activation, gate_weight, gate_bias)
-    call = shared.call_of(x, split, bias, residual, activation, negative_slope, *ends)
-    n, c, h, w = x.shape
-    rest = (c if call.whole else c - call.split) if keep else 0
+    call = shared.call_of(x, split, bias, residual, activation, negative_slope, *ends, convolution)
+    n, _, h, w = x.shape
+    rest = (call.channels if call.whole else call.channels - call.split) if keep else 0
     distilled = torch.empty((n, call.distilled, h, w), dtype=x.dtype, device=x.device, memory_format=call.layout)
     remaining = torch.empty((n, rest, h, w), dtype=x.dtype, device=x.device, memory_format=call.layout)
-    _forward(*_arguments(call), distilled, remaining if keep else None)
+    results = distilled, remaining if keep else None
+    if call.convolution is None:
+        _forward(*_arguments(call), *results)
+    else:
+        _forward_convolved(*_arguments(call), call.convolution, *results)
     return distilled, remaining
+
+
+def _in_tiles(x: Tensor, convolution: Tensor) -> bool:
+    """Whether a convolution goes by the CPU's tiles of few multiplications, which the rest of a step can follow."""
+    outs, c, kh, kw = convolution.shape
+    fit = not x.is_cuda and (kh, kw) == (3, 3) and min(c, outs) >= FEWEST
+    return fit and faster("cpu", x, convolution, None, "leaky_relu")
 
 
 def _gradients(call: shared.Call, grad: Tensor, grad_remaining: Tensor | None, found: dict[str, Tensor]) -> None:

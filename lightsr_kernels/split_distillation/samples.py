@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from torch import Tensor
 
@@ -24,8 +25,9 @@ def _call(
     gate_weight: Tensor | None = None,
     gate_bias: Tensor | None = None,
     keep: bool = True,
+    convolution: Tensor | None = None,
 ) -> Sample:
-    ends = (weight, weight_bias, distilled_activation, gate_weight, gate_bias, keep)
+    ends = (weight, weight_bias, distilled_activation, gate_weight, gate_bias, keep, convolution)
     return Sample(name, (x, split, bias, residual, activation, slope, *ends))
 
 
@@ -44,6 +46,7 @@ def samples(make: Make) -> Iterator[Sample]:
     yield _call("1x1-picture", make(1, 5, 1, 1), 2, bias=make(5), weight=make(4, 2, 1, 1))
     empty = make(0, 5, 9, 7), make(0, 5, 9, 7)
     yield _call("no-pictures", empty[0], 2, bias=make(5), residual=empty[1], weight=make(4, 2, 1, 1))
+    yield from _convolved(make)
     if not make.integers:  # these round
         gate = make(3, 3, 1, 1), make(3)
         yield _call("split-gate", make(*shape), 3, gate_weight=gate[0], gate_bias=gate[1])
@@ -57,6 +60,22 @@ def samples(make: Make) -> Iterator[Sample]:
             gate_weight=gate[0],
             keep=False,
         )
+
+
+def _convolved(make: Make) -> Iterator[Sample]:
+    """Convolutions of too few channels for tiles of the CPU's kernels, of another size, and of enough channels."""
+    few, many, wide = make(2, 3, 9, 7), make(2, 13, 9, 7), make(1, 14, 6, 11)
+    weights: dict[str, Any] = {"weight": make(4, 2, 1, 1, scale=0.7), "weight_bias": make(4)}
+    yield _call("few-channels", few, 2, residual=make(2, 5, 9, 7), convolution=make(5, 3, 3, 3, scale=0.2), **weights)
+    yield _call("5x1", wide, bias=make(12), keep=False, convolution=make(12, 14, 5, 1, scale=0.1))
+    tiles = make(12, 13, 3, 3, scale=0.1), make(12, 14, 3, 3, scale=0.1)
+    yield _call("tiles", many, 2, bias=make(12), residual=make(2, 12, 9, 7), convolution=tiles[0], **weights)
+    yield _call("tiles-whole", wide, residual=make(1, 12, 6, 11), weight=make(7, 12, 1, 1), convolution=tiles[1])
+    yield _call("tiles-no-rest", wide, bias=make(12), keep=False, convolution=tiles[1])
+    yield _call("tiles-no-pictures", many[:0], 2, bias=make(12), convolution=tiles[0], **weights)
+    if not make.integers:
+        weights |= {"gate_weight": make(4, 4, 1, 1), "gate_bias": make(4)}
+        yield _call("tiles-gate", wide, 2, activation="silu", convolution=tiles[1], **weights)
 
 
 def bad_inputs(make: Make) -> Iterator[BadInput]:
@@ -85,6 +104,15 @@ def bad_inputs(make: Make) -> Iterator[BadInput]:
     yield bad("distilled-activation", 8, "tanh", ValueError, "distilled_activation must be one of")
     yield bad("gate", 9, make(2, 2, 1, 1), ValueError, r"gate_weight must have shape \[4, 4, 1, 1\]")
     yield bad("gate-bias", 10, make(2), ValueError, r"gate_bias must have shape \[4\]")
+    for name, sides in (("even", (2, 3)), ("9x9", (9, 9))):
+        yield bad(
+            f"convolution-{name}", 12, make(5, 5, *sides), ValueError, "convolution must be odd from 1 to 7 a side"
+        )
+    yield bad("convolution-channels", 12, make(5, 4, 3, 3), ValueError, r"convolution must have shape \[5, 5, 3, 3\]")
+    yield bad("convolution-3-d", 12, make(5, 5, 3), ValueError, "convolution must have 4 dimensions")
+    yield bad("convolution-dtype", 12, make(5, 5, 3, 3).to(other_dtype(x)), TypeError, "convolution is")
+    yield bad("convolution-no-filters", 12, make(0, 5, 3, 3), ValueError, "convolution must have at least one filter")
+    yield bad("convolution-bias", 12, make(6, 5, 3, 3), ValueError, r"bias must have shape \[6\]")
     alone = _call("", x, 2, gate_bias=make(2)).args
     yield BadInput("gate-bias-alone", alone, ValueError, "gate_bias was given without gate_weight")
 
@@ -92,15 +120,17 @@ def bad_inputs(make: Make) -> Iterator[BadInput]:
 def bench(make: Make) -> Iterator[Sample]:
     for h, w in ((45, 80), (180, 320)):
         for name, c, split, distilled in (("split16", 64, 16, 16), ("whole", 52, None, 26)):
-            yield _call(
-                f"1x{c}x{h}x{w}-{name}",
-                make(1, c, h, w),
-                split,
-                bias=make(c),
-                residual=make(1, c, h, w),
-                weight=make(distilled, split or c, 1, 1),
-                weight_bias=make(distilled),
-            )
+            for convolution in (None, make(c, c, 3, 3, scale=0.05)):
+                yield _call(
+                    f"1x{c}x{h}x{w}-{name}" + ("" if convolution is None else "-conv3"),
+                    make(1, c, h, w),
+                    split,
+                    bias=make(c),
+                    residual=make(1, c, h, w),
+                    weight=make(distilled, split or c, 1, 1),
+                    weight_bias=make(distilled),
+                    convolution=convolution,
+                )
 
 
 def cost(
@@ -116,11 +146,13 @@ def cost(
     gate_weight: Tensor | None,
     gate_bias: Tensor | None,
     keep: bool,
+    convolution: Tensor | None,
 ) -> Cost:
-    n, channels, h, w = x.shape
+    n, ins, h, w = x.shape
+    channels = ins if convolution is None else convolution.shape[0]
     first, rest = (channels, channels) if split is None else (split, channels - split)
     distilled = first if weight is None else weight.shape[0]
-    filters = sum(each.numel() for each in (weight, gate_weight) if each is not None)
-    planes = channels * (1 + (residual is not None)) + distilled + rest * keep
+    filters = sum(each.numel() for each in (convolution, weight, gate_weight) if each is not None)
+    planes = ins + channels * (residual is not None) + distilled + rest * keep
     flops = 2 * filters + channels * ((bias is not None) + (residual is not None) + (activation != "none"))
     return Cost(bytes=(planes * n * h * w + filters) * x.element_size(), flops=flops * n * h * w)

@@ -1,0 +1,47 @@
+"""The convolution that a step begins with, where it is a call of its own: dense_conv has the rules for that."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from ..dense_conv import SPEC as DENSE_CONV
+from ..dispatch import call, requested
+from ..functional import dense_as
+
+_PLAIN: tuple[Any, ...] = (None, "none", 0.0, None, 1)  # nothing but the convolution: what follows x and its filters
+
+
+def convolved(
+    x: Tensor,  # [N, C_in, H, W]
+    convolution: Tensor,  # [C, C_in, KH, KW]
+) -> Tensor:  # [N, C, H, W]
+    """The convolution, without gradients."""
+    run = call if _dispatched() else _of_torch
+    return cast(Tensor, run(DENSE_CONV, x, convolution, *_PLAIN))
+
+
+def gradients(
+    grad: Tensor,  # [N, C, H, W]
+    wanted: list[bool],  # of x and of the filters
+    x: Tensor,  # [N, C_in, H, W]
+    convolution: Tensor,  # [C, C_in, KH, KW]
+) -> list[Tensor]:
+    """Those gradients of the convolution that are wanted."""
+    if _dispatched():
+        return cast(list[Tensor], torch.ops.lightsr.dense_conv_backward([grad], wanted, x, convolution, *_PLAIN))
+    padding = [side // 2 for side in convolution.shape[2:]]
+    backward = torch.ops.aten.convolution_backward
+    found = backward(grad, x, convolution, None, [1, 1], padding, [1, 1], False, [0, 0], 1, [*wanted, False])
+    return [dense_as(value, like) for value, like in zip(found, (x, convolution), strict=False) if value is not None]
+
+
+def _dispatched() -> bool:
+    """Whether dense_conv may choose; not where a backend was asked for by name that has no kernels of it."""
+    return requested() in ("auto", *DENSE_CONV.backends)
+
+
+def _of_torch(spec: Any, *args: Any) -> Any:
+    return spec.reference(*args)
