@@ -41,7 +41,7 @@ def test_every_network_has_some() -> None:
     assert {Path(name).stem for name in MANIFEST} == wanted
     assert {path.name for path in folders.PACKAGED.iterdir()} == {*MANIFEST, "manifest.json"}
     # In dB, with room below what was measured; bicubic has 33.7, 30.4 and 28.4.
-    bars = {"hasn_x2": 36.5, "hasn_x3": 32.5, "hasn_x4": 31.0, "lmswn_x4": 30.5, "mafdn_x4": 30.5, "idsa_net_x4": 30.1}
+    bars = {"hasn_x2": 36.5, "hasn_x3": 32.5, "hasn_x4": 31.0, "lmswn_x4": 30.5, "mafdn_x4": 30.5, "idsa_net_x4": 30.5}
     assert all(each["Set5"]["psnr"] >= bars[Path(name).stem] for name, each in MANIFEST.items())
 
 
