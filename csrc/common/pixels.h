@@ -10,6 +10,7 @@
 #include <new>
 
 #include "product.h"
+#include "round.h"
 #include "slice.h"
 
 namespace lightsr {
@@ -21,10 +22,6 @@ struct Numbers {
   using Factor = std::conditional_t<pairs, BFloat16, Wide>;  // of products, in a buffer
   using Element = std::conditional_t<pairs, Pair, Wide>;     // what a product's vectors are made of
 };
-
-inline int64_t round_up(int64_t a, int64_t b) {
-  return (a + b - 1) / b * b;
-}
 
 // Rows of numbers `step` apart.
 template <class T>
@@ -121,13 +118,12 @@ class Arena {
   char* at_;
 };
 
-// A buffer for `channels` channels of up to `pixels` pixels, with what products read beyond its edges. Rows of pixels
-// lie an odd number of cache lines apart: so they do not meet in a cache.
+// A buffer for `channels` channels of up to `pixels` pixels, with what products read beyond its edges.
 template <class T>
 Rows<T> buffer(Arena& arena, bool planes, int64_t channels, int64_t pixels) {
   const int64_t line = 64 / static_cast<int64_t>(sizeof(T));
   const int64_t rows = round_up((planes ? channels : pixels) + 1, product_rows);
-  const int64_t step = planes ? (round_up(pixels, line) / line | 1) * line : round_up(channels + 1, line);
+  const int64_t step = planes ? round_up_odd(pixels, line) : round_up(channels + 1, line);
   return {arena.take<T>(rows * step), step};
 }
 

@@ -48,7 +48,7 @@ class WeightGradient {
     groups_ = parts_of(call.outs, fit);
     outs_ = parts_of(call.outs, groups_);
     sums_ = taps_ * outs_ * columns_;
-    grad_pitch_ = (round_up(outs_, size) / size | 1) * size;
+    grad_pitch_ = round_up_odd(outs_, size);
 
     constexpr int64_t wide = 64, cache = 320 << 10;
     segments_ = parts_of(call.w, wide);

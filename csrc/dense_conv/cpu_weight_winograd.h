@@ -42,7 +42,7 @@ class WinogradGradient {
     rows_ = turned_ ? call.ins : outs_;
     columns_ = round_up(turned_ ? outs_ : call.ins, size);
     sums_ = rows_ * columns_;
-    x_pitch_ = odd(call.ins), grad_pitch_ = odd(outs_);
+    x_pitch_ = round_up_odd(call.ins, size), grad_pitch_ = round_up_odd(outs_, size);
 
     const int64_t across = parts_of(call.w, grad_side);
     down_ = parts_of(call.h, grad_side);
@@ -79,11 +79,9 @@ class WinogradGradient {
     return {index / (down_ * segments_), row * grad_side, left,
             std::min(width_, parts_of(std::max<int64_t>(call_.w - left, 0), grad_side))};
   }
-  // Lines of a cache are taken by turns where rows lie an odd number of them apart.
-  static int64_t odd(int64_t numbers) { return (round_up(numbers, size) / size | 1) * size; }
   int64_t x_line() const { return (width_ * grad_side + 2) * x_pitch_; }
   int64_t grad_line() const { return width_ * grad_side * grad_pitch_; }
-  int64_t place(int64_t pitch) const { return odd(capacity_ * pitch); }
+  int64_t place(int64_t pitch) const { return round_up_odd(capacity_ * pitch, size); }
 
   // A share of the units, for one group of filters.
   struct Part {

@@ -48,13 +48,12 @@ class Winograd {
         columns_((call.w + 1) / 2),
         ins_(last ? round_up(call.c, size) : call.c),
         outs_(round_up(call.outs, last ? std::max(size, product_rows) : product_rows)),
-        // Odd numbers of cache lines, so that places do not meet in a cache.
-        in_place_((round_up(ins_ * wide, line) / line | 1) * line),
-        out_place_((round_up(outs_ * wide, line) / line | 1) * line),
+        in_place_(round_up_odd(ins_ * wide, line)),
+        out_place_(round_up_odd(outs_ * wide, line)),
         row_room_(last ? (End::all_channels ? 2 * wide : 2) * outs_ : row_step),
         room_(std::max<int64_t>(2 * row_room_ * (!last && End::all_channels ? outs_ : 1),
                                 last ? 0 : 4 * together * 3 * size)),
-        factor_place_((round_up(ins_ * outs_, line) / line | 1) * line),
+        factor_place_(round_up_odd(ins_ * outs_, line)),
         factors_(places * factor_place_),
         zeros_(last ? 0 : zeros) {
     if (!last) std::fill_n(zeros_.data(), zeros, S(0));

@@ -15,6 +15,7 @@
 #include <memory>
 
 #include "../common/parallel.h"
+#include "../common/round.h"
 #include "arguments.h"
 #include "cpu_rows.h"
 #include "cpu_weight_unit.h"
@@ -72,8 +73,8 @@ class WeightGradient {
     segment_width = std::min(call.w, std::max<int64_t>(64, budget / (2 * least + kh) - around) / along * along);
     segments = (call.w + segment_width - 1) / segment_width;
     columns = (segment_width + along - 1) / along * along;
-    x_pitch = (((columns + around) * each + size - 1) / size | 1) * size;
-    grad_pitch = ((columns * each + size - 1) / size | 1) * size;
+    x_pitch = round_up_odd((columns + around) * each, size);
+    grad_pitch = round_up_odd(columns * each, size);
 
     band_rows = std::max(least, (unit_bytes / int64_t(sizeof(T)) - kh * grad_pitch) / (x_pitch + grad_pitch));
     while (band_rows > 16 && call.n * phases * segments * ((rows + band_rows - 1) / band_rows) * runs < 32)

@@ -13,6 +13,7 @@
 
 #include <numeric>
 
+#include "../common/round.h"
 #include "arguments.h"
 #include "cpu_field.h"
 #include "cpu_mix.h"
@@ -31,16 +32,10 @@ constexpr int64_t band_numbers = 1 << 17;   // of the buffer between the convolu
 int64_t ceil_div(int64_t a, int64_t b) {
   return (a + b - 1) / b;
 }
-int64_t round_up(int64_t a, int64_t b) {
-  return ceil_div(a, b) * b;
-}
 
-// A distance of at least `count` numbers that is an odd number of cache lines: rows so far apart do not meet in a
-// cache.
 template <class S>
 int64_t apart(int64_t count) {
-  const int64_t line = 64 / sizeof(S);
-  return (ceil_div(count, line) | 1) * line;
+  return round_up_odd(count, 64 / int64_t(sizeof(S)));
 }
 
 // The filters of one of the convolutions, without the taps that lie outside the picture wherever they are put.

@@ -249,11 +249,12 @@ def _bad_inputs(make: Make) -> Iterator[BadInput]:
 
 
 def _bench(make: Make) -> Iterator[Sample]:
-    for h, w in ((45, 80), (180, 320)):
-        yield _call(make, f"4x1x26x{h}x{w}-to-52", (26,) * 4, 52, (1, h, w), scale=True, maps=True, residual=True)
+    for n, h, w in ((1, 45, 80), (1, 180, 320), (16, 64, 64)):
+        size = (n, h, w)
+        yield _call(make, f"4x{n}x26x{h}x{w}-to-52", (26,) * 4, 52, size, scale=True, maps=True, residual=True)
         gains: dict[str, Any] = {"gain": (1,), "residual_gain": (1,)}
-        yield _call(make, f"4x1x16x{h}x{w}-to-64-gains", (16,) * 4, 64, (1, h, w), residual=True, **gains)
-        yield _call(make, f"6x1x64x{h}x{w}-to-64", (64,) * 6, 64, (1, h, w))
+        yield _call(make, f"4x{n}x16x{h}x{w}-to-64-gains", (16,) * 4, 64, size, residual=True, **gains)
+        yield _call(make, f"6x{n}x64x{h}x{w}-to-64", (64,) * 6, 64, size)
 
 
 SPEC = register(

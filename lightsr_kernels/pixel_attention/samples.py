@@ -31,6 +31,6 @@ def bad_inputs(make: Make) -> Iterator[BadInput]:
 
 
 def bench(make: Make) -> Iterator[Sample]:
-    for h, w in ((45, 80), (180, 320)):
+    for n, h, w in ((1, 45, 80), (1, 180, 320), (16, 64, 64)):
         for c in (40, 64):
-            yield Sample(f"1x{c}x{h}x{w}", (make(1, c, h, w), make(c, c, 1, 1), make(c)))
+            yield Sample(f"{n}x{c}x{h}x{w}", (make(n, c, h, w), make(c, c, 1, 1), make(c)))

@@ -118,15 +118,15 @@ def bad_inputs(make: Make) -> Iterator[BadInput]:
 
 
 def bench(make: Make) -> Iterator[Sample]:
-    for h, w in ((45, 80), (180, 320)):
+    for n, h, w in ((1, 45, 80), (1, 180, 320), (16, 64, 64)):
         for name, c, split, distilled in (("split16", 64, 16, 16), ("whole", 52, None, 26)):
             for convolution in (None, make(c, c, 3, 3, scale=0.05)):
                 yield _call(
-                    f"1x{c}x{h}x{w}-{name}" + ("" if convolution is None else "-conv3"),
-                    make(1, c, h, w),
+                    f"{n}x{c}x{h}x{w}-{name}" + ("" if convolution is None else "-conv3"),
+                    make(n, c, h, w),
                     split,
                     bias=make(c),
-                    residual=make(1, c, h, w),
+                    residual=make(n, c, h, w),
                     weight=make(distilled, split or c, 1, 1),
                     weight_bias=make(distilled),
                     convolution=convolution,

@@ -1,0 +1,17 @@
+// Whole numbers rounded up.
+#pragma once
+
+#include <cstdint>
+
+namespace lightsr {
+
+inline int64_t round_up(int64_t count, int64_t to) {
+  return (count + to - 1) / to * to;
+}
+
+// To an odd multiple. Rows that lie an odd number of cache lines, or of vectors, apart do not meet in a cache.
+inline int64_t round_up_odd(int64_t count, int64_t of) {
+  return (round_up(count, of) / of | 1) * of;
+}
+
+}  // namespace lightsr
