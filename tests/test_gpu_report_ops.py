@@ -73,9 +73,10 @@ def test_gpu_pictures_beyond_2_31_elements(run: Runner, layout: torch.memory_for
     """The same picture again and again in a batch: the last result is the first one's."""
     from lightsr_kernels.spec import Make
 
-    sample = max(run.spec.bench(Make(torch.float16, "cuda")), key=lambda each: picture(each.args).numel())
+    samples = [each for each in run.spec.bench(Make(torch.float16, "cuda")) if picture(each.args).shape[0] == 1]
+    sample = max(samples, key=lambda each: picture(each.args).numel())
     first = picture(sample.args)
-    if first.shape[0] != 1 or any(each.dim() == 3 for each in tensors(sample.args)):
+    if any(each.dim() == 3 for each in tensors(sample.args)):
         pytest.skip("its other arguments depend on the number of pictures")
     many = FAR // first.numel() + 1
     batched = [each for each in tensors(sample.args) if each.dim() == 4 and each.shape[2:] == first.shape[2:]]

@@ -199,6 +199,13 @@ def test_fused_gradients_equal_plain() -> None:
         assert_close(a, b, 1e-10)
 
 
+def test_exports_any_number_of_pictures() -> None:
+    net, x = make(blocks=1).set_fused(), torch.rand(2, 3, 16, 17, dtype=torch.float64)
+    exported = torch.export.export(net, (x,), dynamic_shapes=({0: torch.export.Dim("pictures")},)).module()
+    with torch.no_grad():
+        assert_close(exported(x.repeat(2, 1, 1, 1)), net(x).repeat(2, 1, 1, 1), 1e-12)
+
+
 def test_radius_is_the_reach_of_the_local_path() -> None:
     net = make(scale=2, blocks=2)
     with torch.no_grad():

@@ -204,6 +204,26 @@ def test_refusals_name_the_op_where_gradients_are_wanted_too() -> None:
         split_distillation(x, convolution=convolution)
 
 
+@pytest.mark.parametrize("way", ["gradients", "autocast"])
+def test_a_backend_without_the_convolution_leaves_it_to_torch(way: str) -> None:
+    pytest.importorskip("triton")
+    torch.manual_seed(0)
+    x, others = random(1, 4, 5, 6), {"convolution": random(3, 4, 3, 3), "weight": random(2, 3, 1, 1)}
+    leaves = [each.float().requires_grad_(way == "gradients") for each in (x, *others.values())]
+
+    def run(name: str) -> list[Tensor]:
+        autocast = torch.autocast("cpu", torch.bfloat16, enabled=way == "autocast")
+        with lightsr_kernels.backend(name), autocast:
+            found = split_distillation(leaves[0], convolution=leaves[1], weight=leaves[2])
+        if way == "autocast":
+            return [each.float() for each in found]
+        return list(torch.autograd.grad(sum(each.square().sum() for each in found), leaves))
+
+    tolerance = 2e-2 if way == "autocast" else 1e-4
+    for one, other in zip(run("triton"), run("reference"), strict=True):
+        torch.testing.assert_close(one, other, rtol=tolerance, atol=tolerance)
+
+
 def test_the_libraries_hang_on_the_backend() -> None:
     """dense_conv has no CUDA kernels, and so nothing to compile there."""
     spec = SPECS["split_distillation"]

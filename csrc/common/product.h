@@ -47,14 +47,13 @@ class Ahead {
   Ahead() {}
   // Rows of so many bytes, `step` bytes apart.
   void add(const void* from, int64_t step, int64_t bytes, int64_t rows) {
-    if (!from || bytes <= 0 || count_ == most) return;
-    const int64_t before = reinterpret_cast<uintptr_t>(from) % 64;
-    pieces_[count_++] = {static_cast<const char*>(from) - before, step, bytes + before, rows};
+    if (from && bytes > 0 && count_ < most) pieces_[count_++] = {static_cast<const char*>(from), step, bytes, rows};
   }
 
+  // How many lines there are at the most.
   int64_t lines() const {
     int64_t lines = 0;
-    for (int i = 0; i < count_; ++i) lines += (pieces_[i].bytes + 63) / 64 * pieces_[i].rows;
+    for (int i = 0; i < count_; ++i) lines += (pieces_[i].bytes + 2 * 63) / 64 * pieces_[i].rows;
     return lines;
   }
 
@@ -67,9 +66,10 @@ class Ahead {
     for (; first_ < count_; ++first_) {
       Piece& piece = pieces_[first_];
       if (piece.rows <= 0) continue;
-      const Run run{piece.from + at_, 64, std::min((piece.bytes - at_ + 63) / 64, steps)};
+      const int64_t before = reinterpret_cast<uintptr_t>(piece.from) % 64;  // of the row's first line
+      const Run run{piece.from - before + at_, 64, std::min((before + piece.bytes - at_ + 63) / 64, steps)};
       at_ += run.steps * 64;
-      if (at_ >= piece.bytes) at_ = 0, piece.from += piece.step, --piece.rows;
+      if (at_ >= before + piece.bytes) at_ = 0, piece.from += piece.step, --piece.rows;
       return run;
     }
     return {reinterpret_cast<const char*>(this), 0, steps};  // no line more
@@ -80,7 +80,7 @@ class Ahead {
     const char* from;
     int64_t step, bytes, rows;
   };
-  static constexpr int most = 16;
+  static constexpr int most = 32;
   Piece pieces_[most];
   int count_ = 0, first_ = 0;
   int64_t at_ = 0;

@@ -21,7 +21,7 @@ struct DenseConv {
   const void* weight;    // [C_out, C, KH, KW], dense
   const void* bias;      // [C_out] or null
   const void* residual;  // [N, C_out, H, W] or null
-  void* out;
+  void* out;             // null where another op ends the convolution
 };
 
 // cpu.cpp

@@ -16,7 +16,7 @@
 // business of End: Finish (cpu_finish.h), or another op's that needs all channels of a pixel at once.
 #pragma once
 
-#include "../common/pixel_product.h"
+#include "../common/round.h"
 #include "cpu_finish.h"
 #include "cpu_input.h"
 #include "cpu_repair.h"
@@ -139,8 +139,8 @@ class Winograd {
         for (int64_t i = 0; i < some && inside < outside; ++i) {
           const S* row[4];
           for (int k = 0; k < 4; ++k) {
-            const bool outside = y + k < 0 || y + k >= call_.h;
-            row[k] = outside ? zeros_.data() : from + i * area + (y + k) * call_.w + x + 2 * inside;
+            const bool none = y + k < 0 || y + k >= call_.h;
+            row[k] = none ? zeros_.data() : from + i * area + (y + k) * call_.w + x + 2 * inside;
           }
           transform_rows<E, S>(row, outside - inside, to + i * wide + inside, in_place_);
         }

@@ -50,6 +50,8 @@ void forward(Tensors parts, Tensor weight, MaybeTensor bias, MaybeTensor scale, 
              Tensor out) {
   DistillationFusion call = call_of(parts, weight, bias, scale, maps, gain, residual, residual_gain, last);
   call.out = dense_picture(out, parts[0], call.out_channels, last, "out");
+  STD_TORCH_CHECK(activation >= 0 && activation <= int64_t(Activation::sigmoid), "distillation_fusion: no activation ",
+                  activation);
   call.activation = static_cast<Activation>(activation);
   call.negative_slope = negative_slope;
   if (is_empty(call)) return;

@@ -31,7 +31,7 @@ class ChannelAttentionBlock(Block):
 
     def forward(self, x: Tensor) -> Tensor:  # [N, C, H, W]
         h = convolve(self.narrow, x, self.use_fused, "gelu")
-        if self.use_fused and len(x) == 1:
+        if self.use_fused and x.shape[0] == 1:
             return self._scaled_filters(h)
         y = convolve(self.widen, h, self.use_fused)
         if self.use_fused:
@@ -59,7 +59,7 @@ def as_wide(conv: nn.Conv2d, x: Tensor) -> Tensor:
 
 
 def seen_by_taps(x: Tensor) -> Tensor:  # [N, C, H, W] -> [N, C, 3, 3]
-    """For each tap of a 3x3 convolution, the sum over the pixels it sees: all but a row or column at the far border."""
+    """For each tap of a 3x3 convolution, the sum over the pixels it sees: all but at most a row and a column."""
     columns = x.sum(2, dtype=torch.promote_types(x.dtype, torch.float32))  # [N, C, W]
     rows = torch.stack([columns - x[:, :, -1], columns, columns - x[:, :, 0]], 2)  # [N, C, 3, W]
     all_columns = rows.sum(3)

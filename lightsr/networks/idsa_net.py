@@ -80,7 +80,7 @@ class LargeKernelPurification(Block):
             bias = self.entry.bias[self.order]  # type: ignore[index]
             u = ops.distillation_fusion(parts, self.entry.weight[self.order], bias, activation="gelu")
         else:
-            parts = [torch.cat(parts, dim=1)]
+            parts = [torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]]
             u = parts[0][:, self.order]
         return ops.large_kernel_attention(
             u,

@@ -7,7 +7,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from ..checks import check_choice, check_picture, check_shape
+from ..checks import check_choice, check_number, check_picture, check_shape
 from ..dispatch import call
 from ..functional import ACTIVATIONS, activate, autocast_to, layout_of
 from ..register import register
@@ -79,8 +79,7 @@ def _check(
     if kh not in SIDES or kw not in SIDES:
         raise ValueError(f"{op}: weight must be odd from 1 to 7 a side, got {kh} x {kw}")
     check_choice(op, "activation", activation, ACTIVATIONS)
-    if not isinstance(negative_slope, int | float | torch.SymFloat):
-        raise TypeError(f"{op}: negative_slope must be a number, got {type(negative_slope).__name__}")
+    check_number(op, "negative_slope", negative_slope)
     check_shape(op, "bias", bias, (outs,), x)
     check_shape(op, "residual", residual, (x.shape[0], outs, *x.shape[2:]), x)
     whole = isinstance(pixel_shuffle, int | torch.SymInt) and not isinstance(pixel_shuffle, bool)

@@ -54,7 +54,8 @@ def large_kernel_attention(
         dilation: distance between the far filter's taps in pixels, at least 1.
         out_weight: the 1x1 convolution after the gate, [C, C, 1, 1]; left out when None.
         out_bias: [C]; needs out_weight.
-        residual: added last, shape of x; or its parts [N, C_k, H, W], to be read as they are rather than joined.
+        residual: added last, shape of x; or its parts [N, C_k, H, W], which the CPU kernels read where they lie,
+            up to 8 of them; elsewhere they are joined.
 
     Returns:
         [N, C, H, W] in the dtype and layout of x.

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
-from ..checks import check_choice, check_picture, check_pointwise, check_shape
-from ..dense_conv import SIDES, dense_conv
+from ..checks import check_choice, check_number, check_picture, check_pointwise, check_shape
+from ..dense_conv import SIDES
 from ..dispatch import call, run_reference
 from ..eager import wants_gradients
 from ..functional import ACTIVATIONS, autocast_to, empty_result
 from ..register import register
 from ..spec import OpSpec
+from .convolution import convolved, in_layout_of
 from .reference import reference
 from .samples import bad_inputs, bench, cost, samples
 
@@ -60,7 +61,8 @@ def split_distillation(
         gate_bias: [D]; needs gate_weight.
         keep: False where nobody reads the remaining part, as in a last step; it is then [N, 0, H, W].
         convolution: the filters of a convolution that comes first, [C, C_in, KH, KW], KH and KW 1, 3, 5 or 7; left out
-            when None.
+            when None. On the CPU, 3x3 with at least 12 channels in and out is one pass with the rest where no gradients
+            are wanted; any other is dense_conv's.
 
     Returns:
         (distilled, remaining): [N, D or split or C, H, W] and [N, C-split or C or 0, H, W], in the dtype and layout
@@ -84,7 +86,7 @@ def split_distillation(
     if convolution is not None and wants_gradients((x, *step, *ends, convolution)):
         SPEC.check(x, *step, *ends, convolution)
         # Two calls: what lies between them is kept for their gradients, not computed again.
-        x, convolution = dense_conv(x, convolution), None
+        return in_layout_of(x, call(SPEC, convolved(x, convolution), *step, *ends, None))
     return cast(tuple[Tensor, Tensor], call(SPEC, x, *step, *ends, convolution))
 
 
@@ -115,6 +117,7 @@ def _check(
     check_shape(op, "bias", bias, (channels,), x)
     check_shape(op, "residual", residual, (x.shape[0], channels, *x.shape[2:]), x)
     check_choice(op, "activation", activation, ACTIVATIONS)
+    check_number(op, "negative_slope", negative_slope)
     check_choice(op, "distilled_activation", distilled_activation, ACTIVATIONS)
     distilled = channels if split is None else split
     if weight is not None:
@@ -181,14 +184,16 @@ def _autocast(
     """The kernels where eager code has one dtype throughout; the reference where, say, a bias has another."""
     if convolution is not None:
         with torch.autocast(x.device.type, dtype):
-            x = dense_conv(x, convolution)
+            y = convolved(x, convolution)
+        ends: tuple[Any, ...] = (weight, weight_bias, distilled_activation, gate_weight, gate_bias, keep, None)
+        return in_layout_of(x, _autocast(dtype, y, split, bias, residual, activation, negative_slope, *ends))
     first = [each for each in (x, bias, residual) if each is not None]
     if any(each.dtype != x.dtype for each in first) or (
         x.dtype != dtype and not (weight is None and gate_weight is None)
     ):
         with torch.autocast(x.device.type, dtype):
             args = (x, split, bias, residual, activation, negative_slope, weight, weight_bias, distilled_activation)
-            return cast(tuple[Tensor, Tensor], run_reference(SPEC, *args, gate_weight, gate_bias, keep, None))
+            return cast(tuple[Tensor, Tensor], run_reference(SPEC, *args, gate_weight, gate_bias, keep, convolution))
     return split_distillation(
         x,
         split,

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..dense_conv import SPEC as DENSE_CONV
 from ..dispatch import call, requested
-from ..functional import dense_as
+from ..functional import dense_as, layout_of
 
 _PLAIN: tuple[Any, ...] = (None, "none", 0.0, None, 1)  # nothing but the convolution: what follows x and its filters
 
@@ -18,9 +18,15 @@ def convolved(
     x: Tensor,  # [N, C_in, H, W]
     convolution: Tensor,  # [C, C_in, KH, KW]
 ) -> Tensor:  # [N, C, H, W]
-    """The convolution, without gradients."""
+    """The convolution: dense_conv's, or PyTorch's where a backend was asked for by name that has no kernels of it."""
     run = call if _dispatched() else _of_torch
     return cast(Tensor, run(DENSE_CONV, x, convolution, *_PLAIN))
+
+
+def in_layout_of(x: Tensor, results: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """Results of a step on a convolution of x. One channel between them lies the same way in both layouts."""
+    layout = layout_of(x)
+    return results[0].contiguous(memory_format=layout), results[1].contiguous(memory_format=layout)
 
 
 def gradients(

@@ -11,7 +11,7 @@ from ..dense_conv.rule import FEWEST, faster
 from ..functional import ACTIVATIONS
 from ..native import raw_operator
 from . import backward as shared
-from .convolution import convolved
+from .convolution import convolved, in_layout_of
 
 _ARGUMENTS = (
     "Tensor x, Tensor? residual, Tensor? bias, Tensor? weight, Tensor? weight_bias, Tensor? gate_weight, "
@@ -62,10 +62,11 @@ def forward(
     keep: bool,
     convolution: Tensor | None = None,  # [C, C_in, KH, KW]
 ) -> tuple[Tensor, Tensor]:  # [N, D, H, W], [N, C - split or C or 0, H, W]
-    if convolution is not None and not _in_tiles(x, convolution):
-        x, convolution = convolved(x, convolution), None
+    step = (split, bias, residual, activation, negative_slope)
     ends = (weight, weight_bias, distilled_activation, gate_weight, gate_bias)
-    call = shared.call_of(x, split, bias, residual, activation, negative_slope, *ends, convolution)
+    if convolution is not None and not _in_tiles(x, convolution):
+        return in_layout_of(x, forward(convolved(x, convolution), *step, *ends, keep))
+    call = shared.call_of(x, *step, *ends, convolution)
     n, _, h, w = x.shape
     rest = (call.channels if call.whole else call.channels - call.split) if keep else 0
     distilled = torch.empty((n, call.distilled, h, w), dtype=x.dtype, device=x.device, memory_format=call.layout)

@@ -68,6 +68,7 @@ def _convolved(make: Make) -> Iterator[Sample]:
     weights: dict[str, Any] = {"weight": make(4, 2, 1, 1, scale=0.7), "weight_bias": make(4)}
     yield _call("few-channels", few, 2, residual=make(2, 5, 9, 7), convolution=make(5, 3, 3, 3, scale=0.2), **weights)
     yield _call("5x1", wide, bias=make(12), keep=False, convolution=make(12, 14, 5, 1, scale=0.1))
+    yield _call("one-channel-between", few, weight=make(4, 1, 1, 1), convolution=make(1, 3, 3, 3, scale=0.2))
     tiles = make(12, 13, 3, 3, scale=0.1), make(12, 14, 3, 3, scale=0.1)
     yield _call("tiles", many, 2, bias=make(12), residual=make(2, 12, 9, 7), convolution=tiles[0], **weights)
     yield _call("tiles-whole", wide, residual=make(1, 12, 6, 11), weight=make(7, 12, 1, 1), convolution=tiles[1])
@@ -95,6 +96,7 @@ def bad_inputs(make: Make) -> Iterator[BadInput]:
     yield bad("bias", 2, make(2), ValueError, r"bias must have shape \[5\]")
     yield bad("residual", 3, make(1, 5, 4, 4), ValueError, r"residual must have shape \[1, 5, 4, 3\]")
     yield bad("activation", 4, "tanh", ValueError, "activation must be one of")
+    yield bad("slope", 5, "steep", TypeError, "negative_slope must be a number, got str")
     yield bad("weight-channels", 6, make(4, 5, 1, 1), ValueError, r"weight must have shape \[4, 2, 1, 1\]")
     yield bad("weight-3x3", 6, make(4, 2, 3, 3), ValueError, r"weight must have shape \[4, 2, 1, 1\]")
     yield bad("weight-no-filters", 6, make(0, 2, 1, 1), ValueError, "weight must have at least one filter")

@@ -15,7 +15,7 @@ from torch import Tensor
 from ..triton_common import MOST_PROGRAMS, accumulator, device_of, factor, launches, options, stored, up
 from . import backward as shared
 from . import triton_forward
-from .convolution import convolved
+from .convolution import convolved, in_layout_of
 from .triton_gradients import gradients
 from .triton_tiles import far, strides_of
 
@@ -68,15 +68,14 @@ def forward(
     convolution: Tensor | None = None,  # [C, C_in, KH, KW]
     config: Config | None = None,
 ) -> tuple[Tensor, Tensor]:  # [N, D or split or C, H, W], [N, C - split or C or 0, H, W]
-    if convolution is not None:
-        x = convolved(x, convolution)
+    step = (split, bias, residual, activation, negative_slope)
     ends = (weight, weight_bias, distilled_activation, gate_weight, gate_bias)
-    call = shared.call_of(x, split, bias, residual, activation, negative_slope, *ends)
+    if convolution is not None:
+        return in_layout_of(x, forward(convolved(x, convolution), *step, *ends, keep, config=config))
+    call = shared.call_of(x, *step, *ends)
     config = config or choose(call.distilled, x.dtype)
     if weight is not None and gate_weight is not None and not _holds(gate_weight, config):
-        distilled, remaining = forward(
-            x, split, bias, residual, activation, negative_slope, *ends[:3], None, None, keep, config=config
-        )
+        distilled, remaining = forward(x, *step, *ends[:3], None, None, keep, config=config)
         gate = (None, None, "none", gate_weight, gate_bias, False)
         return forward(distilled, None, None, None, "none", 0.0, *gate, config=config)[0], remaining
     return _distil(call, keep, config)
