@@ -89,7 +89,11 @@ class OpCase:
         return float(torch.tensor(errors, dtype=torch.float64).max())  # max() would pass over what is no number
 
     def limit(self, given: Given, wanted: Sequence[Tensor]) -> float:
-        return TOLERANCE[DTYPES[self.dtype]]
+        """Of 16-bit gradients 1.25 times eager PyTorch's: near an activation's kink a number gets the other slope."""
+        least = TOLERANCE[DTYPES[self.dtype]]
+        if self.way == "forward" or DTYPES[self.dtype].itemsize > 2:
+            return least
+        return max(least, 1.25 * self.error(self.run(self.spec.reference, given), wanted))
 
     def part(self) -> tuple[OpCase, float]:
         return self, 1.0  # as no call takes long, it is tried as it is

@@ -7,6 +7,7 @@ import platform
 import re
 from collections.abc import Iterator
 from importlib import metadata
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -111,12 +112,16 @@ def closing(comparisons: list[Comparison]) -> Iterator[str]:
 
 
 def save(comparisons: list[Comparison], name: str, folder: Path = RESULTS) -> Path:
-    """Writes the JSON and the plots of a run; refuses to write over another one."""
+    """Writes the JSON and the plots of a run, beside other benches'; instead of over a run, to NAME-2 and so on."""
     from .plot import plot
 
-    target = folder / re.sub(r"[^a-z0-9.]+", "-", f"{device_name()}-{name}".lower()).strip("-")
-    target.mkdir(parents=True)
-    for bench in dict.fromkeys(each.case.bench for each in comparisons):
+    benches = list(dict.fromkeys(each.case.bench for each in comparisons))
+    wanted = re.sub(r"[^a-z0-9.]+", "-", f"{device_name()}-{name}".lower()).strip("-")
+    names = (wanted if number == 1 else f"{wanted}-{number}" for number in count(1))
+    places = (folder / each for each in names)
+    target = next(to for to in places if not any((to / f"{each}.json").exists() for each in benches))
+    target.mkdir(parents=True, exist_ok=True)
+    for bench in benches:
         found = [each for each in comparisons if each.case.bench == bench]
         content = {
             "machine": machine(),

@@ -230,5 +230,7 @@ def test_a_run_is_saved_once_with_its_plots(tmp_path: Path) -> None:
     content = json.loads((folder / "depthwise.json").read_text())
     assert content["machine"]["device"] and content["summary"]["mean"] == pytest.approx(2.0)
     assert len(content["comparisons"]) == 2
-    with pytest.raises(FileExistsError):
-        report.save(found, "First try", tmp_path)
+    before = (folder / "depthwise.json").read_bytes()
+    assert report.save(found, "First try", tmp_path) == folder.with_name(f"{folder.name}-2")
+    assert report.save(found, "First try", tmp_path) == folder.with_name(f"{folder.name}-3")
+    assert (folder / "depthwise.json").read_bytes() == before
