@@ -62,6 +62,16 @@ def dense_conv(
     return cast(Tensor, call(SPEC, x, weight, bias, activation, negative_slope, residual, pixel_shuffle))
 
 
+def check_filters(op: str, name: str, weight: Tensor, x: Tensor) -> int:
+    """Requires filters [C_out, C, KH, KW] for x, as they may be here, and returns C_out."""
+    check_picture(op, name, weight)
+    outs, _, kh, kw = weight.shape
+    check_shape(op, name, weight, (outs, x.shape[1], kh, kw), x)
+    if kh not in SIDES or kw not in SIDES:
+        raise ValueError(f"{op}: {name} must be odd from 1 to 7 a side, got {kh} x {kw}")
+    return outs
+
+
 def _check(
     x: Tensor,
     weight: Tensor,
@@ -73,11 +83,7 @@ def _check(
 ) -> None:
     op = "dense_conv"
     check_picture(op, "x", x)
-    check_picture(op, "weight", weight)
-    outs, _, kh, kw = weight.shape
-    check_shape(op, "weight", weight, (outs, x.shape[1], kh, kw), x)
-    if kh not in SIDES or kw not in SIDES:
-        raise ValueError(f"{op}: weight must be odd from 1 to 7 a side, got {kh} x {kw}")
+    outs = check_filters(op, "weight", weight, x)
     check_choice(op, "activation", activation, ACTIVATIONS)
     check_number(op, "negative_slope", negative_slope)
     check_shape(op, "bias", bias, (outs,), x)

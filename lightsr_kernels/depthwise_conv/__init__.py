@@ -8,7 +8,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from ..checks import check_choice, check_depthwise, check_picture, check_shape
+from ..checks import check_choice, check_depthwise, check_number, check_picture, check_shape
 from ..dispatch import call
 from ..functional import ACTIVATIONS, autocast_to, empty_result
 from ..register import register
@@ -78,8 +78,7 @@ def _check(
     if len(dilation) != 2 or not all(isinstance(each, int | torch.SymInt) and 0 < each < 2**62 for each in dilation):
         raise ValueError(f"{op}: dilation must be one or two whole numbers from 1 up, got {dilation}")
     check_choice(op, "activation", activation, ACTIVATIONS)
-    if not isinstance(negative_slope, int | float | torch.SymFloat):
-        raise TypeError(f"{op}: negative_slope must be a number, got {type(negative_slope).__name__}")
+    check_number(op, "negative_slope", negative_slope)
     check_shape(op, "bias", bias, (x.shape[1],), x)
     check_shape(op, "gate", gate, x.shape, x)
     check_shape(op, "residual", residual, x.shape, x)

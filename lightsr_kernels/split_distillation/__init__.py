@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..checks import check_choice, check_number, check_picture, check_pointwise, check_shape
-from ..dense_conv import SIDES
+from ..dense_conv import check_filters
 from ..dispatch import call, run_reference
 from ..eager import wants_gradients
 from ..functional import ACTIVATIONS, autocast_to, empty_result
@@ -111,7 +111,9 @@ def _check(
     if channels < 1:
         raise ValueError(f"{op}: x must have at least one channel, got shape {list(x.shape)}")
     if convolution is not None:
-        channels = _check_convolution(op, convolution, x)
+        channels = check_filters(op, "convolution", convolution, x)
+        if channels < 1:
+            raise ValueError(f"{op}: convolution must have at least one filter, got shape {list(convolution.shape)}")
     if split is not None and not (isinstance(split, int) and 0 < split < channels):
         raise ValueError(f"{op}: split must be None or a whole number from 1 to {channels - 1}, got {split}")
     check_shape(op, "bias", bias, (channels,), x)
@@ -131,17 +133,6 @@ def _check(
         raise ValueError(f"{op}: gate_bias was given without gate_weight; give both or neither")
     check_shape(op, "gate_weight", gate_weight, (distilled, distilled, 1, 1), x)
     check_shape(op, "gate_bias", gate_bias, (distilled,), x)
-
-
-def _check_convolution(op: str, convolution: Tensor, x: Tensor) -> int:
-    check_picture(op, "convolution", convolution)
-    channels, _, kh, kw = convolution.shape
-    check_shape(op, "convolution", convolution, (channels, x.shape[1], kh, kw), x)
-    if kh not in SIDES or kw not in SIDES:
-        raise ValueError(f"{op}: convolution must be odd from 1 to 7 a side, got {kh} x {kw}")
-    if channels < 1:
-        raise ValueError(f"{op}: convolution must have at least one filter, got shape {list(convolution.shape)}")
-    return channels
 
 
 def _fake(

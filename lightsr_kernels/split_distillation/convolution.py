@@ -19,8 +19,8 @@ def convolved(
     convolution: Tensor,  # [C, C_in, KH, KW]
 ) -> Tensor:  # [N, C, H, W]
     """The convolution: dense_conv's, or PyTorch's where a backend was asked for by name that has no kernels of it."""
-    run = call if _dispatched() else _of_torch
-    return cast(Tensor, run(DENSE_CONV, x, convolution, *_PLAIN))
+    args = (x, convolution, *_PLAIN)
+    return cast(Tensor, call(DENSE_CONV, *args) if _dispatched() else DENSE_CONV.reference(*args))
 
 
 def in_layout_of(x: Tensor, results: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
@@ -47,7 +47,3 @@ def gradients(
 def _dispatched() -> bool:
     """Whether dense_conv may choose; not where a backend was asked for by name that has no kernels of it."""
     return requested() in ("auto", *DENSE_CONV.backends)
-
-
-def _of_torch(spec: Any, *args: Any) -> Any:
-    return spec.reference(*args)
