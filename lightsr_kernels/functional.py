@@ -30,11 +30,21 @@ def channel_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
 
 
 def layout_of(x: Tensor) -> torch.memory_format:
-    """The layout an op gives its result: channels_last when x is channels_last and not also plain contiguous."""
+    """The layout an op gives its result: channels_last when x is, or is a slice of, a channels_last picture.
+
+    What is plain contiguous as well counts as contiguous.
+    """
     # Plain contiguous is asked first: vmap and export can answer that one for any x.
-    if not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last):
+    if not x.is_contiguous() and (x.is_contiguous(memory_format=torch.channels_last) or _channels_inside(x)):
         return torch.channels_last
     return torch.contiguous_format
+
+
+def _channels_inside(x: Tensor) -> bool:
+    """Whether the channels of a pixel of [N, C, H, W] are neighbours in memory, inside rows of pixels inside rows."""
+    _, channels, _, columns = x.shape
+    _, c, h, w = x.stride()
+    return channels > 1 and c == 1 and w >= channels and h >= columns * w
 
 
 def empty_result(x: Tensor, channels: int) -> Tensor:

@@ -93,7 +93,10 @@ def largest(samples: Iterable[Sample]) -> Sample:
 
 
 def lay_out(args: Any, layout: str) -> Any:
-    """The arguments with every 4-D tensor in another memory layout; "expanded" repeats the first row of each."""
+    """The arguments with every 4-D tensor in another memory layout; "expanded" repeats the first row of each.
+
+    "channels_of_wider" are some channels of a channels_last picture.
+    """
 
     def change_layout(value: Tensor) -> Tensor:
         if value.dim() != 4 or value.numel() == 0:
@@ -103,6 +106,9 @@ def lay_out(args: Any, layout: str) -> Any:
             data = data.contiguous(memory_format=torch.channels_last)
         elif layout == "sliced":
             data = torch.nn.functional.pad(data, (1, 2, 1, 1))[:, :, 1:-1, 1:-2]
+        elif layout == "channels_of_wider":
+            wide = torch.nn.functional.pad(data, (0, 0, 0, 0, 1, 2))
+            data = wide.contiguous(memory_format=torch.channels_last)[:, 1:-2]
         elif layout == "expanded":
             data = data[:, :, :1].expand_as(data)
         return data.requires_grad_(value.requires_grad)

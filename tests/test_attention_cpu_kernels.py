@@ -7,8 +7,6 @@ Then the passes compiled for each level of SIMD that this machine runs, on memor
 from __future__ import annotations
 
 import ctypes
-import platform
-import shutil
 import subprocess
 from collections.abc import Iterator
 from importlib import import_module
@@ -18,6 +16,7 @@ from typing import Any, cast
 import pytest
 import torch
 import torch.nn.functional as F
+from simd_levels import LEVELS, compiler_for
 from torch import Tensor
 
 import lightsr_kernels
@@ -28,11 +27,6 @@ from lightsr_kernels.spec import SPECS
 
 CSRC = Path(__file__).resolve().parents[1] / "csrc"
 TORCH = Path(torch.__file__).parent
-LEVELS = {
-    "portable": ([], []),
-    "avx2": (["-mavx2", "-mfma", "-mf16c"], ["avx2", "fma", "f16c"]),
-    "avx512": (["-march=native"], ["avx512bw", "avx512vl", "avx512dq"]),
-}
 DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16]  # in the order of csrc/common/types.h
 OPS = ("instance_norm_attention", "instance_norm", "channel_attention", "spatial_attention")
 LAYOUTS = (torch.contiguous_format, torch.channels_last)
@@ -332,13 +326,7 @@ def maps(x: Tensor, count: int) -> Tensor:
 
 @pytest.fixture(scope="module", params=LEVELS)
 def level(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Level:
-    compiler = shutil.which("g++") or shutil.which("c++")
-    if compiler is None:
-        pytest.skip("needs a C++ compiler")
-    flags, needed = LEVELS[request.param]
-    has = Path("/proc/cpuinfo").read_text().split() if platform.machine() == "x86_64" else []
-    if any(flag not in has for flag in needed):
-        pytest.skip(f"this machine has no {request.param}")
+    compiler, flags = compiler_for(request.param)
     folder = tmp_path_factory.mktemp("kernels")
     exports = [
         f'extern "C" void {name}(const lightsr::{NAMES[name]}& call) {{ lightsr::{name}_cpu(call); }}' for name in CALLS

@@ -7,8 +7,6 @@ ends where the tensor ends, with results that stand in poisoned memory.
 from __future__ import annotations
 
 import ctypes
-import platform
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from simd_levels import LEVELS, compiler_for
 from torch import Tensor
 
 import lightsr_kernels
@@ -26,11 +25,6 @@ from lightsr_kernels.spec import SPECS
 
 CSRC = Path(__file__).resolve().parents[1] / "csrc"
 TORCH = Path(torch.__file__).parent
-LEVELS = {
-    "portable": ([], []),
-    "avx2": (["-mavx2", "-mfma", "-mf16c"], ["avx2", "fma", "f16c"]),
-    "avx512": (["-march=native"], ["avx512bw", "avx512vl", "avx512dq"]),
-}
 TYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
 ERRORS = {torch.float32: 1e-5, torch.float64: 1e-13, torch.float16: 6e-4, torch.bfloat16: 4.1e-3}
 LAYOUTS = [torch.contiguous_format, torch.channels_last]
@@ -71,13 +65,7 @@ class Call(ctypes.Structure):
 
 @pytest.fixture(scope="module", params=LEVELS)
 def kernel(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
-    compiler = shutil.which("g++") or shutil.which("c++")
-    if compiler is None:
-        pytest.skip("needs a C++ compiler")
-    flags, needed = LEVELS[request.param]
-    has = Path("/proc/cpuinfo").read_text().split() if platform.machine() == "x86_64" else []
-    if any(flag not in has for flag in needed):
-        pytest.skip(f"this machine has no {request.param}")
+    compiler, flags = compiler_for(request.param)
     folder = tmp_path_factory.mktemp("kernel")
     (folder / "exports.cpp").write_text(EXPORTS)
     options = ["-std=c++20", "-O1", "-fPIC", "-shared", "-w", "-DTORCH_TARGET_VERSION=0x020A000000000000", *flags]

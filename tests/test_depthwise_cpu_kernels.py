@@ -7,8 +7,6 @@ memory that ends where the tensor ends, with results that stand in poisoned memo
 from __future__ import annotations
 
 import ctypes
-import platform
-import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -17,17 +15,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 from cuda_on_cpu.depthwise import check_what_is_not_finite, tap_by_tap
+from simd_levels import LEVELS, compiler_for
 from torch import Tensor
 
 from lightsr_kernels.functional import ACTIVATIONS, activate
 
 CSRC = Path(__file__).resolve().parents[1] / "csrc"
 TORCH = Path(torch.__file__).parent
-LEVELS = {
-    "portable": ([], []),
-    "avx2": (["-mavx2", "-mfma", "-mf16c"], ["avx2", "fma", "f16c"]),
-    "avx512": (["-march=native"], ["avx512bw", "avx512vl", "avx512dq"]),
-}
 TYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
 ERRORS = {torch.float32: 2e-6, torch.float64: 1e-13, torch.float16: 6e-4, torch.bfloat16: 4.1e-3}
 EXPORTS = """
@@ -80,13 +74,7 @@ class Weight(ctypes.Structure):
 
 @pytest.fixture(scope="module", params=LEVELS)
 def kernels(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
-    compiler = shutil.which("g++") or shutil.which("c++")
-    if compiler is None:
-        pytest.skip("needs a C++ compiler")
-    flags, needed = LEVELS[request.param]
-    has = Path("/proc/cpuinfo").read_text().split() if platform.machine() == "x86_64" else []
-    if any(flag not in has for flag in needed):
-        pytest.skip(f"this machine has no {request.param}")
+    compiler, flags = compiler_for(request.param)
     folder = tmp_path_factory.mktemp("kernels")
     (folder / "exports.cpp").write_text(EXPORTS)
     library = folder / "kernels.so"

@@ -6,8 +6,6 @@ sizes beyond a block, against the references in float64.
 
 from __future__ import annotations
 
-import platform
-import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from simd_levels import LEVELS, compiler_for
 from torch import Tensor
 from torch.utils._pytree import tree_flatten
 
@@ -29,11 +28,6 @@ from lightsr_kernels.split_distillation.reference import reference as split_refe
 
 CSRC = Path(__file__).resolve().parents[1] / "csrc"
 TORCH = Path(torch.__file__).parent
-LEVELS = {
-    "portable": ([], []),
-    "avx2": (["-mavx2", "-mfma", "-mf16c"], ["avx2", "fma", "f16c"]),
-    "avx512": (["-march=native"], ["avx512bw", "avx512vl", "avx512dq"]),
-}
 TYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
 LAYOUTS = {"nchw": torch.contiguous_format, "nhwc": torch.channels_last}
 each_type = pytest.mark.parametrize("dtype", TYPES, ids=lambda dtype: str(dtype)[6:])
@@ -46,14 +40,8 @@ NAMES.append("split_distillation_convolved")
 @pytest.fixture(scope="module", params=LEVELS)
 def level(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """The operators of native.py, replaced by those compiled for one level."""
-    compiler = shutil.which("g++") or shutil.which("c++")
-    if compiler is None:
-        pytest.skip("needs a C++ compiler")
     name = str(request.param)
-    flags, needed = LEVELS[name]
-    has = Path("/proc/cpuinfo").read_text().split() if platform.machine() == "x86_64" else []
-    if any(flag not in has for flag in needed):
-        pytest.skip(f"this machine has no {name}")
+    compiler, flags = compiler_for(name)
     folder = tmp_path_factory.mktemp("kernels")
     options = ["-std=c++20", "-O1", "-fPIC", "-w", "-DTORCH_TARGET_VERSION=0x020A000000000000", *flags]
 

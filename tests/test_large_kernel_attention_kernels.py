@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import platform
-import shutil
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from cuda_on_cpu.harness import Harness, Result, why_not
+from simd_levels import LEVELS, compiler_for
 from torch import Tensor
 
 from lightsr_kernels.large_kernel_attention.reference import reference
@@ -175,28 +174,13 @@ extern "C" void run(const int64_t* sizes, void* const* tensors) {
 """
 
 
-def processor_has(*names: str) -> bool:
-    try:
-        return set(names) <= set(Path("/proc/cpuinfo").read_text().split())
-    except OSError:
-        return False
-
-
-@pytest.fixture(scope="module", params=["portable", "AVX2", "AVX-512"])
+@pytest.fixture(scope="module", params=LEVELS)
 def level(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
     """The CPU kernel built for one instruction set of this processor's."""
-    if platform.machine() != "x86_64" or shutil.which("g++") is None:
-        pytest.skip("needs g++ on x86-64")
-    needs, flag = {
-        "portable": ((), "-march=x86-64"),
-        "AVX2": (("avx2", "fma", "f16c"), "-march=haswell"),
-        "AVX-512": (("avx512f", "avx512bw", "avx512vl", "avx512dq"), "-march=skylake-avx512"),
-    }[request.param]
-    if not processor_has(*needs):
-        pytest.skip(f"this processor has no {request.param}")
+    compiler, flags = compiler_for(request.param)
     folder, torch_folder = tmp_path_factory.mktemp("level"), Path(torch.__file__).parent
     (folder / "entry.cpp").write_text(ENTRY)
-    words = ["g++", "-std=c++20", "-O1", "-fPIC", "-shared", flag, f"-I{ROOT}", f"-I{torch_folder / 'include'}"]
+    words = [compiler, "-std=c++20", "-O1", "-fPIC", "-shared", *flags, f"-I{ROOT}", f"-I{torch_folder / 'include'}"]
     words += ["-DTORCH_TARGET_VERSION=0x020a000000000000", str(folder / "entry.cpp"), "-o", str(folder / "entry.so")]
     words += [f"-L{torch_folder / 'lib'}", "-ltorch_cpu", f"-Wl,-rpath,{torch_folder / 'lib'}"]
     subprocess.run(words, check=True, capture_output=True)

@@ -119,7 +119,7 @@ def test_each_argument_may_be_the_only_one_with_a_gradient(spec: OpSpec) -> None
 
 
 @each_runner
-@pytest.mark.parametrize("layout", LAYOUTS[1:])
+@pytest.mark.parametrize("layout", [*LAYOUTS[1:], "channels_of_wider"])
 def test_layouts(run: Runner, layout: str) -> None:
     for sample in run.samples(torch.float64):
         args = lay_out(sample.args, layout)
@@ -128,6 +128,14 @@ def test_layouts(run: Runner, layout: str) -> None:
             torch.testing.assert_close(got, wanted, rtol=1e-12, atol=1e-12)
             if got.dim() == 4:
                 assert got.is_contiguous(memory_format=layout_of(picture(args))), sample.name
+
+
+def test_some_channels_of_a_channels_last_picture_are_channels_last() -> None:
+    x = torch.randn(2, 12, 5, 7).contiguous(memory_format=torch.channels_last)
+    for each in (x, x[:, 3:7], x[:1, 3:7], x[:, 3:7, 1:4, 2:6], x[:, 3:7, :1], x[:, 3:7, :, :1]):
+        assert layout_of(each) == torch.channels_last
+    for each in (x.contiguous()[:, 3:7], x.contiguous()[:, :, 1:4], x[:, :1], x[:, :1].expand(-1, 3, -1, -1), x.mT):
+        assert layout_of(each) == torch.contiguous_format
 
 
 @each_runner

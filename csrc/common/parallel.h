@@ -9,6 +9,8 @@
 #include <cstdlib>
 #include <new>
 
+#include "simd.h"
+
 namespace lightsr {
 
 // Runs run(task) for each task below count, each once, in no set order: a thread that is done takes the next task, so
@@ -18,11 +20,12 @@ void run_tasks(int64_t count, const Run& run) {
   int64_t threads = std::min<int64_t>(count, torch::stable::get_num_threads());
   if (threads <= 1) {
     for (int64_t task = 0; task < count; ++task) run(task);
-    return;
+    return level::settle();
   }
   std::atomic<int64_t> next{0};
   torch::stable::parallel_for(0, threads, 1, [&](int64_t, int64_t) {
     for (int64_t task; (task = next.fetch_add(1, std::memory_order_relaxed)) < count;) run(task);
+    level::settle();
   });
 }
 

@@ -9,6 +9,7 @@
 #include <cstdlib>
 #include <new>
 
+#include "cache.h"
 #include "product.h"
 #include "round.h"
 #include "slice.h"

@@ -23,8 +23,8 @@ struct BFloat16 {
 }  // namespace lightsr
 
 // Each of these defines, in namespace lightsr::level: name, bytes and registers (how many there are), and on vectors F
-// of floats and D of doubles: fma, load_part, store_part, widen and narrow; and `pairs`, whether it has vectors of
-// Pair.
+// of floats and D of doubles: fma, load_part, store_part, widen and narrow; `pairs`, whether it has vectors of Pair;
+// `streams`, whether it has stores past the caches, with stream and settle.
 #if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512VL__) && defined(__AVX512DQ__)
 #include "simd_avx512.h"
 #elif defined(__AVX2__) && defined(__FMA__) && defined(__F16C__)
@@ -87,6 +87,15 @@ struct Vec {
   template <class S>
   void store(S* to, int count) const {
     level::narrow(to, v, count);
+  }
+
+  // To memory past the caches, where the machine can and `to` is a multiple of the bytes stored; cache.h says when.
+  template <class S>
+  void stream(S* to) const {
+    if (level::streams && reinterpret_cast<uintptr_t>(to) % (size * sizeof(S)) == 0)
+      level::stream(to, v);
+    else
+      store(to);
   }
 
   friend Vec operator+(Vec a, Vec b) { return {a.v + b.v}; }

@@ -112,4 +112,23 @@ inline void narrow(BFloat16* to, F v, int count) {
   std::memcpy(to, &bits, 2 * count);
 }
 
+// Stores that leave nothing in the caches; `to` is a multiple of the bytes stored.
+constexpr bool streams = true;
+inline void stream(float* to, F v) {
+  _mm256_stream_ps(to, v);
+}
+inline void stream(double* to, D v) {
+  _mm256_stream_pd(to, v);
+}
+inline void stream(Float16* to, F v) {
+  _mm_stream_si128(reinterpret_cast<__m128i*>(to), to_float16(v));
+}
+inline void stream(BFloat16* to, F v) {
+  _mm_stream_si128(reinterpret_cast<__m128i*>(to), to_bfloat16(v));
+}
+// Other threads see them once this is done.
+inline void settle() {
+  _mm_sfence();
+}
+
 }  // namespace lightsr::level

@@ -110,6 +110,25 @@ inline void narrow(BFloat16* to, F v, int count) {
   _mm256_mask_storeu_epi16(to, lanes16(count), to_bfloat16(v));
 }
 
+// Stores that leave nothing in the caches; `to` is a multiple of the bytes stored.
+constexpr bool streams = true;
+inline void stream(float* to, F v) {
+  _mm512_stream_ps(to, v);
+}
+inline void stream(double* to, D v) {
+  _mm512_stream_pd(to, v);
+}
+inline void stream(Float16* to, F v) {
+  _mm256_stream_si256(reinterpret_cast<__m256i*>(to), to_float16(v));
+}
+inline void stream(BFloat16* to, F v) {
+  _mm256_stream_si256(reinterpret_cast<__m256i*>(to), to_bfloat16(v));
+}
+// Other threads see them once this is done.
+inline void settle() {
+  _mm_sfence();
+}
+
 // Pairs of bfloat16, one pair a lane, and sums of both products in float32.
 #ifdef __AVX512BF16__
 constexpr bool pairs = true;

@@ -82,4 +82,10 @@ inline void narrow(BFloat16* to, F v, int count = 4) {
   std::memcpy(to, &bits, 2 * count);
 }
 
+// All stores go through the caches.
+constexpr bool streams = false;
+template <class S, class V>
+void stream(S*, V) {}
+inline void settle() {}
+
 }  // namespace lightsr::level

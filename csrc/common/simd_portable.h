@@ -98,4 +98,10 @@ inline void narrow(S* to, F v, int count = 4) {
   for (int i = 0; i < count; ++i) rounded(to + i, v[i]);
 }
 
+// All stores go through the caches.
+constexpr bool streams = false;
+template <class S, class V>
+void stream(S*, V) {}
+inline void settle() {}
+
 }  // namespace lightsr::level

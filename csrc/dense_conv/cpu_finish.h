@@ -97,7 +97,8 @@ class Finish {
         w_(call.w),
         r_(call.shuffle),
         bias_(static_cast<const S*>(call.bias), call.outs, size),
-        places_(call.outs) {
+        places_(call.outs),
+        past_(r_ == 1 && past_cache(call.n * outs_ * h_ * w_ * int64_t(sizeof(S)))) {
     const int64_t each = last ? outs_ / (r_ * r_) : 1;  // from one enlarged pixel to the next
     for (int64_t out = 0; out < outs_; ++out) {
       const int64_t channel = out / (r_ * r_), y = out / r_ % r_, x = out % r_;
@@ -115,7 +116,7 @@ class Finish {
       const Vec<E> bias = Vec<E>::fill(bias_.data()[first + i]);
       every_vector(run.count, [&](int64_t j, auto... part) {
         const Vec<E> value = finished(Vec<E>::load(sums + j) + bias, residual, j, part...);
-        if (r_ == 1) return value.store(to + j, part...);
+        if (r_ == 1) return put(value, to + j, past_, part...);
         S numbers[size];
         value.store(numbers);
         const int64_t count = std::min<int64_t>(size, run.count - j);
@@ -134,7 +135,7 @@ class Finish {
       const S* residual = residual_ ? residual_ + from + i * outs_ : nullptr;
       every_vector(many, [&](int64_t j, auto... part) {
         const Vec<E> value = finished(Vec<E>::load(sums + j) + Vec<E>::load(bias + j), residual, j, part...);
-        if (r_ == 1) return value.store(base + first + j, part...);
+        if (r_ == 1) return put(value, base + first + j, past_, part...);
         S numbers[size];
         value.store(numbers);
         const int64_t count = std::min<int64_t>(size, many - j);
@@ -148,6 +149,7 @@ class Finish {
 
   // Has the memory of all results of a run asked for.
   void add_results(const Run& run, Ahead& ahead) const {
+    if (past_) return;
     const int64_t channels = outs_ / (r_ * r_), area = h_ * w_ * r_ * r_;
     for (int64_t row = run.y * r_; row < (run.y + 1) * r_; ++row)
       add_pixels<S, last>(out_ + run.n * channels * area, channels, area, row * w_ * r_ + run.x * r_, run.count * r_,
@@ -161,7 +163,7 @@ class Finish {
     const int64_t from = ((run.n * outs_ + first) * h_ + run.y) * w_ + run.x;
     for (int64_t i = 0; i < many; ++i) {
       for (int64_t j = 0; j < run.count; j += line) {
-        __builtin_prefetch(out_ + from + i * h_ * w_ + j, 1);
+        if (!past_) __builtin_prefetch(out_ + from + i * h_ * w_ + j, 1);
         if (residual_) __builtin_prefetch(residual_ + from + i * h_ * w_ + j);
       }
     }
@@ -188,6 +190,7 @@ class Finish {
   int64_t outs_, h_, w_, r_;
   Widened<E> bias_;
   Aligned<int64_t> places_;  // where an output channel of a pixel stands, from the pixel's first number
+  bool past_;                // whether results go past the caches
 };
 
 }  // namespace lightsr::dense

@@ -54,8 +54,12 @@ class Forward {
     rows = (call.h + phases - 1) / phases;  // of the first row picture; the others may have one less
     around = (kw - 1) * call.dw;
     tap_columns = std::is_same_v<E, Pair> ? (kw + 1) / 2 : kw;
-    finish = {call.activation, Vec<T>::fill(T(call.negative_slope)), static_cast<const S*>(call.gate),
-              static_cast<const S*>(call.residual), static_cast<S*>(call.out)};
+    finish = {call.activation,
+              Vec<T>::fill(T(call.negative_slope)),
+              static_cast<const S*>(call.gate),
+              static_cast<const S*>(call.residual),
+              static_cast<S*>(call.out),
+              past_cache(call.n * call.c * call.h * call.w * int64_t(sizeof(S)))};
     plan();
   }
 
@@ -188,10 +192,10 @@ class Forward {
       bool whole = PerLane ? at.lanes == size : (j + many) * size <= width;
       if (std::is_same_v<T, S> && finish.none() && whole && remain == tile_rows) {
         tile.out = reinterpret_cast<T*>(finish.out + to);
-        tile.out_row = at.row, tile.out_vector = apart;
+        tile.out_row = at.row, tile.out_vector = apart, tile.past = finish.past;
         run_tiles<E, PerLane>(tile, tile_rows, wide);
       } else {
-        tile.out = sums, tile.out_row = many * size, tile.out_vector = size;
+        tile.out = sums, tile.out_row = many * size, tile.out_vector = size, tile.past = false;
         run_tiles<E, PerLane>(tile, tile_rows, wide);
         int lanes = PerLane ? at.lanes : size;
         int last = PerLane ? at.lanes : int(std::min<int64_t>(size, width - (j + many - 1) * size));

@@ -61,6 +61,7 @@ struct PixelTiles {
   const typename Lines::Tap* taps;   // [KH, columns, halves] vectors
   const typename Lines::Sum* start;  // [halves] vectors: what the sums begin with, the bias
   int64_t out_row, out_column;
+  bool past;                          // whether results go past the caches (common/cache.h)
   const typename Lines::Value* soon;  // what will be read soon, R rows of V pixels a tile, or null
 };
 
@@ -74,7 +75,7 @@ class PixelSums {
     int64_t down = columns * halves * size;
     for (int until = std::min(tile.last, tile.kh); tile.tiles > 0; --tile.tiles) {
       if (tile.soon) fetch<0>(tile.soon, tile.row, tile.column, upto<R * V>);
-      fetch<1>(out, tile.out_row, tile.out_column, upto<R * V>);
+      if (!tile.past) fetch<1>(out, tile.out_row, tile.out_column, upto<R * V>);
       All sums;
       begin(sums, tile.start, upto<R * V * halves>);
       int row = tile.first;
@@ -86,7 +87,7 @@ class PixelSums {
       }
       for (; row < until; ++row, x += tile.row, taps += down) add<0, 1>(sums, x, tile.column, taps);
       if (row < tile.last) add<1, 1>(sums, x, tile.column, taps);
-      finish(sums, out, tile.out_row, tile.out_column, upto<R * V * halves>);
+      finish(sums, out, tile.out_row, tile.out_column, tile.past, upto<R * V * halves>);
       tile.x += V * tile.column;
       if (tile.soon) tile.soon += V * tile.column;
       out += V * tile.out_column;
@@ -110,9 +111,10 @@ class PixelSums {
     ((sums[k / halves / V][k / halves % V][k % halves] = Vec<T>::load(start + k % halves * size)), ...);
   }
   template <class Out, int... k>
-  [[gnu::always_inline]] static void finish(const All& sums, Out* out, int64_t row, int64_t column, Indices<k...>) {
-    (sums[k / halves / V][k / halves % V][k % halves].store(out + k / halves / V * row + k / halves % V * column +
-                                                            k % halves * size),
+  [[gnu::always_inline]] static void finish(const All& sums, Out* out, int64_t row, int64_t column, bool past,
+                                            Indices<k...>) {
+    (put(sums[k / halves / V][k / halves % V][k % halves],
+         out + k / halves / V * row + k / halves % V * column + k % halves * size, past),
      ...);
   }
   template <int written, class Place, int... k>

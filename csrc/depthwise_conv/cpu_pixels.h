@@ -37,8 +37,12 @@ class Pixels {
     phases = std::min(call.dh, call.h);
     rows = (call.h + phases - 1) / phases;
     row = call.dh * call.w * call.c, column = call.dw * call.c;
-    finish = {call.activation, Vec<T>::fill(T(call.negative_slope)), static_cast<const Value*>(call.gate),
-              static_cast<const Value*>(call.residual), static_cast<Value*>(call.out)};
+    finish = {call.activation,
+              Vec<T>::fill(T(call.negative_slope)),
+              static_cast<const Value*>(call.gate),
+              static_cast<const Value*>(call.residual),
+              static_cast<Value*>(call.out),
+              past_cache(call.n * call.c * call.h * call.w * int64_t(sizeof(Value)))};
     segments = ((kh + 3 * R) * call.w * call.c * int64_t(sizeof(Value)) + near_bytes - 1) / near_bytes;
     int64_t wanted = 4 * torch::stable::get_num_threads();
     auto tasks = [&] { return call.n * phases * segments * ((rows + band_rows - 1) / band_rows); };
@@ -140,7 +144,7 @@ class Pixels {
       tile.x = patch[0][0], tile.row = wide * lanes, tile.column = lanes;
     }
     if (finish.none() && at.of_use == R && at.width >= V) {
-      tile.out_row = row, tile.out_column = column;
+      tile.out_row = row, tile.out_column = column, tile.past = finish.past;
       return Sums::run(tile, finish.out + to);
     }
     alignas(64) T sums[R][most_tiles * V][lanes];

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 
+#include "../common/cache.h"
 #include "../common/simd_math.h"
 
 namespace lightsr {
@@ -95,6 +96,7 @@ struct Finish {
   const S* gate;      // or null
   const S* residual;  // or null
   S* out;
+  bool past;  // the caches
 
   bool none() const { return activation == Activation::none && gate == nullptr && residual == nullptr; }
 
@@ -102,14 +104,14 @@ struct Finish {
   void operator()(const T* sums, int64_t at, int vectors, int64_t apart, int lanes, int last) const {
     int whole = lanes < Vec<T>::size ? 0 : last < Vec<T>::size ? vectors - 1 : vectors;
     if (none())
-      for (int v = 0; v < whole; ++v) Vec<T>::load(sums + v * Vec<T>::size).store(out + at + v * apart);
+      for (int v = 0; v < whole; ++v) put(Vec<T>::load(sums + v * Vec<T>::size), out + at + v * apart, past);
     else
       for (int v = 0; v < whole; ++v) {
         int64_t place = at + v * apart;
         Vec<T> value = activate(Vec<T>::load(sums + v * Vec<T>::size), activation, negative_slope);
         if (gate) value = value * Vec<T>::load(gate + place);
         if (residual) value = value + Vec<T>::load(residual + place);
-        value.store(out + place);
+        put(value, out + place, past);
       }
     for (int v = whole; v < vectors; ++v) {
       int64_t place = at + v * apart;

@@ -13,7 +13,7 @@
 #include <type_traits>
 #include <utility>
 
-#include "../common/simd.h"
+#include "../common/cache.h"
 
 namespace lightsr {
 
@@ -56,6 +56,7 @@ struct Tile {
   const Sums<T>* start;  // what the sums begin with, the bias: one number or one vector
   Sums<T>* out;
   int64_t out_row, out_vector;  // from row to row, from vector to vector
+  bool past;                    // whether results go past the caches (common/cache.h)
   int64_t tiles;                // side by side
   // What will be read and written soon, R rows of V vectors for each tile, and the bytes between these. Fetching it
   // while the sums are busy takes its time off; addresses that nothing stands at do no harm.
@@ -149,12 +150,13 @@ template <class T, int R, int V, int... i>
 }
 template <class T, int R, int V, int... i>
 [[gnu::always_inline]] inline void finish(const Vec<Sums<T>> (&sums)[R][V], const Tile<T>& tile, Indices<i...>) {
-  (sums[i / V][i % V].store(tile.out + i / V * tile.out_row + i % V * tile.out_vector), ...);
+  (put(sums[i / V][i % V], tile.out + i / V * tile.out_row + i % V * tile.out_vector, tile.past), ...);
 }
 
 template <class T, int V, int... i>
 [[gnu::always_inline]] inline void fetch(const Tile<T>& tile, Indices<i...>) {
   (__builtin_prefetch(tile.soon_read + i / V * tile.soon_row + i % V * tile.soon_vector, 0, 2), ...);
+  if (tile.past) return;
   (__builtin_prefetch(tile.soon_written + i / V * tile.soon_row + i % V * tile.soon_vector, 1), ...);
 }
 

@@ -107,11 +107,12 @@ class Backward {
     const Rows<F> to = buffers.grad.numbers;
     const ChannelSums<S> sums = buffers.sums;
     const Vec<S> gain = all_.residual_gain;
+    const bool past = past_cache(call_.n * call_.pixels * outs * int64_t(sizeof(T)));
     sums.clear(outs);
     block.every<S>(outs, [=](int64_t row, int64_t column, auto... part) {
       const Vec<S> value = Vec<S>::load(grad.at(row, column), part...);
       value.store(to.at(row, column), part...);
-      if (grad_residual) (value * gain).store(grad_residual.at(row, column), part...);
+      if (grad_residual) put(value * gain, grad_residual.at(row, column), past, part...);
       if (sums.data) sums.add(value, row, column, part...);
     });
     if (!back_.residual_product) return;
@@ -131,11 +132,11 @@ class Backward {
   void give_part(const Block& block, int k, const Rows<S>& q) const {
     const Rows<T> to = block.of<T>(back_.grad_part[k], call_.channels[k], call_.pixels);
     const T* map = all_.map(block, k);
-    const bool planes = all_.planes;
+    const bool planes = all_.planes, past = past_cache(call_.n * call_.pixels * call_.in * int64_t(sizeof(T)));
     block.every<S>(call_.channels[k], [=](int64_t row, int64_t column, auto... part) {
       Vec<S> value = Vec<S>::load(q.at(row, column), part...);
       if (map) value = value * Parameters<T>::factor(planes, map, row, column, part...);
-      value.store(to.at(row, column), part...);
+      put(value, to.at(row, column), past, part...);
     });
   }
 

@@ -99,6 +99,7 @@ class Forward {
     all_.gather(block, joined, call_.scale != nullptr);
     const auto bias = bias_.from_channel(0);
     const Vec<S> gain = all_.gain, residual_gain = all_.residual_gain;
+    const bool past = past_cache(call_.n * call_.pixels * call_.out_channels * int64_t(sizeof(T)));
     const bool gained = call_.gain != nullptr, residual_gained = call_.residual_gain != nullptr;
     const auto multiply = [&](const auto& act) {
       weight_.multiply(
@@ -111,7 +112,7 @@ class Forward {
               if (residual_gained) other = other * residual_gain;
               value = value + other;
             }
-            act(value).store(out.at(row, column), part...);
+            put(act(value), out.at(row, column), past, part...);
           },
           &ahead);
     };

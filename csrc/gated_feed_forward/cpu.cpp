@@ -111,17 +111,18 @@ class Forward {
     const int64_t first = tile.picture * tokens_.picture() + tokens_.first(row * call_.w + tile.left);
     const T* x = static_cast<const T*>(call_.x) + first;
     T* out = static_cast<T*>(call_.out) + first;
+    const bool past = past_cache(call_.n * tokens_.picture() * int64_t(sizeof(T)));
     const int64_t count = tile.right - tile.left, padded = tokens_.padded(), c = call_.c;
     const Rows<const F> gated{at.gated, step_ / 2};
     if (planes_) {
       out_.multiply(gated, count, padded, [=, to = at.sums](Vec<S> sums, int64_t r, int64_t column, auto... part) {
         sums.store(to + r * padded + column, part...);
       });
-      tokens_.add(x, out, count, [=, from = at.sums](int64_t p) { return from + p * padded; });
+      tokens_.add(x, out, count, past, [=, from = at.sums](int64_t p) { return from + p * padded; });
     } else {
       out_.multiply(gated, count, c, [=](Vec<S> sums, int64_t r, int64_t column, auto... part) {
         const int64_t place = r * c + column;
-        (sums + Vec<S>::load(x + place, part...)).store(out + place, part...);
+        put(sums + Vec<S>::load(x + place, part...), out + place, past, part...);
       });
     }
   }

@@ -218,9 +218,10 @@ class Exit {
           bias(sums, row, column).star().store(to.at(row, column), part...);
         },
         &ahead);
+    const bool past = past_cache(call_.n * pixels * call_.c * int64_t(sizeof(T)));
     out_(block, at.star,
-         [to = block.of<T>(result_, call_.c, pixels)](V value, int64_t row, int64_t column, auto... part) {
-           value.store(to.at(row, column), part...);
+         [past, to = block.of<T>(result_, call_.c, pixels)](V value, int64_t row, int64_t column, auto... part) {
+           put(value, to.at(row, column), past, part...);
          });
   }
 

@@ -2,7 +2,7 @@
 //
 // The floor is what has to be moved: grad and x are read for the gradient of the gate, then for the sums over planes,
 // then for the gradient of x, which is written.
-#include "cpu_backward.h"
+#include "cpu_norm_backward.h"
 
 namespace lightsr {
 
@@ -27,6 +27,11 @@ void affine_sums_cpu(const AffineBackward& call) {
 
 void affine_gradient_cpu(const AffineBackward& call) {
   passes::run_as<passes::AffineGradientPass>(apart(call));
+}
+
+void norm_backward_cpu(const NormBackward& call) {
+  const NormBackward planes{apart(call.affine), call.mean, call.variance, call.eps};
+  passes::run_as<passes::NormBackwardPass>(planes, planes.affine);
 }
 
 }  // namespace lightsr

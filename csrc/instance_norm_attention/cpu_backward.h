@@ -70,10 +70,17 @@ class BackwardPass {
  protected:
   template <class Visit>
   void each_piece(const Visit& visit) const {
-    spread(size_.n * pieces_, size_.numbers(), [&](int64_t task) {
-      const int64_t first = task % pieces_ * piece_;
-      visit(task / pieces_, first, std::min(piece_, size_.pixels - first));
-    });
+    spread(size_.n * pieces_, size_.numbers(), [&](int64_t task) { visit_piece(task, visit); });
+  }
+  // Those of one picture, by one thread.
+  template <class Visit>
+  void each_piece_of(int64_t n, const Visit& visit) const {
+    for (int64_t task = n * pieces_; task < (n + 1) * pieces_; ++task) visit_piece(task, visit);
+  }
+  template <class Visit>
+  void visit_piece(int64_t task, const Visit& visit) const {
+    const int64_t first = task % pieces_ * piece_;
+    visit(task / pieces_, first, std::min(piece_, size_.pixels - first));
   }
   // buffer: 2 `count` numbers in whole vectors.
   PixelMaps<E> maps(int64_t n, int64_t first, int64_t count, E* base) const {
@@ -185,31 +192,46 @@ class AffineSumsPass : BackwardPass<E, S, last> {
  public:
   using Base::Base;
   void run() const {
-    const int64_t c = size_.c;
-    std::vector<double> parts(size_t(2 * size_.n * pieces_ * c));
+    const int64_t step = 2 * size_.c * pieces_;
+    std::vector<double> parts(size_t(size_.n * step));
     Base::each_piece([&](int64_t n, int64_t first, int64_t count) {
-      double* part = parts.data() + 2 * c * (n * pieces_ + first / piece_);
-      E* buffer = scratch<E>(2 * whole_vectors<E>(count) + 2 * c);
-      if (call_.gate)
-        piece<true>(n, first, count, Base::maps(n, first, count, buffer + 2 * c), buffer, part);
-      else
-        piece<false>(n, first, count, {}, buffer, part);
+      part(n, first, count, parts.data() + n * step + first / piece_ * 2 * size_.c);
     });
-    for (int64_t n = 0; n < size_.n; ++n) {
-      double *one = call_.sums + n * c, *other = one + size_.n * c;
-      std::fill_n(one, c, 0.0);
-      std::fill_n(other, c, 0.0);
-      for (int64_t p = 0; p < pieces_; ++p) {
-        const double* part = parts.data() + 2 * c * (n * pieces_ + p);
-        for (int64_t i = 0; i < c; ++i) {
-          one[i] += part[i];
-          other[i] += part[c + i];
-        }
+    for (int64_t n = 0; n < size_.n; ++n) finish(n, parts.data() + n * step);
+  }
+
+  // All of a picture, by one thread.
+  void alone(int64_t n) const {
+    std::vector<double> parts(size_t(2 * size_.c * pieces_));
+    Base::each_piece_of(n, [&](int64_t, int64_t first, int64_t count) {
+      part(n, first, count, parts.data() + first / piece_ * 2 * size_.c);
+    });
+    finish(n, parts.data());
+  }
+
+ private:
+  // Not inlined: the compiler shall make one thing of it, whoever calls.
+  __attribute__((noinline)) void part(int64_t n, int64_t first, int64_t count, double* part) const {
+    E* buffer = scratch<E>(2 * whole_vectors<E>(count) + 2 * size_.c);
+    if (call_.gate)
+      piece<true>(n, first, count, Base::maps(n, first, count, buffer + 2 * size_.c), buffer, part);
+    else
+      piece<false>(n, first, count, {}, buffer, part);
+  }
+
+  void finish(int64_t n, const double* parts) const {
+    const int64_t c = size_.c;
+    double *one = call_.sums + n * c, *other = one + size_.n * c;
+    std::fill_n(one, c, 0.0);
+    std::fill_n(other, c, 0.0);
+    for (int64_t p = 0; p < pieces_; ++p, parts += 2 * c) {
+      for (int64_t i = 0; i < c; ++i) {
+        one[i] += parts[i];
+        other[i] += parts[c + i];
       }
     }
   }
 
- private:
   template <bool gated>
   void piece(int64_t n, int64_t first, int64_t count, const PixelMaps<E>& maps, E* sums, double* part) const {
     const int64_t c = size_.c;
@@ -268,20 +290,29 @@ class AffineGradientPass : BackwardPass<E, S, last> {
  public:
   explicit AffineGradientPass(const AffineBackward& call) : Base(call), zeros_(size_t(size_.c), E(0)) {}
   void run() const {
-    Base::each_piece([&](int64_t n, int64_t first, int64_t count) {
-      if (call_.gate)
-        piece<true>(n, first, count, Base::maps(n, first, count, scratch<E>(2 * whole_vectors<E>(count))));
-      else
-        piece<false>(n, first, count, {});
-    });
+    Base::each_piece([&](int64_t n, int64_t first, int64_t count) { part(n, first, count); });
+  }
+
+  // All of a picture, by one thread.
+  void alone(int64_t n) const {
+    Base::each_piece_of(n, [&](int64_t, int64_t first, int64_t count) { part(n, first, count); });
   }
 
  private:
+  // Not inlined, as above.
+  __attribute__((noinline)) void part(int64_t n, int64_t first, int64_t count) const {
+    if (call_.gate)
+      piece<true>(n, first, count, Base::maps(n, first, count, scratch<E>(2 * whole_vectors<E>(count))));
+    else
+      piece<false>(n, first, count, {});
+  }
+
   template <bool gated>
   void piece(int64_t n, int64_t first, int64_t count, const PixelMaps<E>& maps) const {
     const int64_t groups = last ? count : size_.c, length = last ? size_.c : count;
     const bool residual = call_.residual, sloped = call_.slope;  // 0 times infinity would be NaN
     S* to = static_cast<S*>(call_.grad_x);
+    const bool past = past_cache(size_.numbers() * int64_t(sizeof(S)));
     each_run<gated && !last>(groups, [&](int64_t group, auto... j) {
       constexpr int many = sizeof...(j);
       const GradientRun<E, last, gated> runs[] = {
@@ -300,7 +331,7 @@ class AffineGradientPass : BackwardPass<E, S, last> {
           if (residual) found[k] = found[k] + grad;
         }
 #pragma GCC unroll 4
-        for (int k = 0; k < many; ++k) found[k].store(to + at + k * apart + i, part...);
+        for (int k = 0; k < many; ++k) put(found[k], to + at + k * apart + i, past, part...);
       });
     });
   }

@@ -1,4 +1,4 @@
-// All of the forward passes in one call, for the CPU, where what one pass has read is still in a cache for the next.
+// Several passes in one call, for the CPU, where what one pass has read is still in a cache for the next.
 #pragma once
 
 #include "arguments.h"
@@ -16,5 +16,14 @@ struct AttentionForward {
 };
 
 void attention_forward_cpu(const AttentionForward&);
+
+// Backward of a norm alone: `affine` with sums and grad_x, and neither gate nor residual.
+struct NormBackward {
+  AffineBackward affine;
+  const double *mean, *variance;  // [N, C]
+  double eps;
+};
+
+void norm_backward_cpu(const NormBackward&);
 
 }  // namespace lightsr

@@ -10,6 +10,7 @@
 #include <limits>
 #include <vector>
 
+#include "../common/cache.h"
 #include "../common/parallel.h"
 #include "../common/shuffle.h"
 #include "../common/simd_math.h"

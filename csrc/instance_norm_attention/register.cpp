@@ -253,6 +253,20 @@ void affine_gradient(Tensor grad, Tensor x, MaybeTensor centre, MaybeTensor scal
   LIGHTSR_RUN(affine_gradient, x);
 }
 
+#ifndef LIGHTSR_CUDA
+void norm_backward(Tensor grad, Tensor x, MaybeTensor centre, MaybeTensor scale, MaybeTensor shift, Tensor mean,
+                   Tensor variance, double eps, Tensor sums, Tensor grad_x) {
+  AffineBackward affine = backward_call(grad, x, centre, scale, shift, std::nullopt, std::nullopt);
+  STD_TORCH_CHECK(affine.centre && affine.scale, "centre and scale must be given");
+  const int64_t planes = affine.n * affine.c;
+  affine.sums = static_cast<double*>(const_cast<void*>(numbers(sums, x, 2 * planes, true, "sums")));
+  affine.grad_x = const_cast<void*>(picture(grad_x, x, affine.channels_last, "grad_x"));
+  const auto* means = static_cast<const double*>(numbers(mean, x, planes, true, "mean"));
+  const auto* variances = static_cast<const double*>(numbers(variance, x, planes, true, "variance"));
+  if (x.numel() > 0) norm_backward_cpu({affine, means, variances, eps});
+}
+#endif
+
 }  // namespace
 }  // namespace lightsr
 
@@ -263,6 +277,7 @@ STABLE_TORCH_LIBRARY_IMPL(lightsr, CPU, m) {
 #endif
 #ifndef LIGHTSR_CUDA
   m.impl("instance_norm_attention_forward", TORCH_BOX(&lightsr::forward));
+  m.impl("instance_norm_attention_norm_backward", TORCH_BOX(&lightsr::norm_backward));
 #endif
   m.impl("instance_norm_attention_moments", TORCH_BOX(&lightsr::moments));
   m.impl("instance_norm_attention_factors", TORCH_BOX(&lightsr::factors));

@@ -107,7 +107,8 @@ class Attention {
         near_(call.weight1, call.bias1, call.c, call.kh1, call.kw1, 1, call.h, call.w),
         far_(call.weight2, call.bias2, call.c, call.kh2, call.kw2, call.dilation, call.h, call.w),
         mix_(call.mix_weight, call.mix_bias, call.c),
-        out_(call.out_weight, call.out_bias, call.out_weight ? call.c : 0) {}
+        out_(call.out_weight, call.out_bias, call.out_weight ? call.c : 0),
+        past_(past_cache(call.n * call.c * call.h * call.w * int64_t(sizeof(T)))) {}
 
   void run() {
     const int64_t picture = call_.c * call_.h * call_.w;
@@ -212,6 +213,7 @@ class Attention {
           mix_planes(t, at, residual, count, block, y.data());
         }
       }
+      level::settle();
     });
   }
 
@@ -252,12 +254,12 @@ class Attention {
   }
 
   Finish<T, S> gated(const S* bias, int64_t at, int64_t step, bool by_row) const {
-    return {bias, by_row, static_cast<const T*>(call_.x) + at, step, nullptr, 0, nullptr, nullptr, 0};
+    return {bias, by_row, static_cast<const T*>(call_.x) + at, step, nullptr, 0, nullptr, past_, nullptr, 0};
   }
 
   Finish<T, S> ended(const S* bias, int64_t at, int64_t step, const Residual& residual, bool by_row) const {
     T* out = static_cast<T*>(call_.out) + at;
-    return {bias, by_row, nullptr, step, residual.data, residual.step, out, nullptr, 0};
+    return {bias, by_row, nullptr, step, residual.data, residual.step, out, past_, nullptr, 0};
   }
 
   // With a second product the first one's results go to the block, else to where the second one's would have gone.
@@ -276,6 +278,7 @@ class Attention {
   const bool last_;  // channels_last; with one channel the layouts are the same
   const Filters<S, T> near_, far_;
   const Matrix<S, T> mix_, out_;
+  const bool past_;  // whether results go past the caches
   S *x_ = nullptr, *t_ = nullptr;
   int64_t x_step_ = 0, x_plane_ = 0, t_plane_ = 0;
 };

@@ -92,8 +92,9 @@ class MixBackward {
           sums.store(m.at(row, column), part...);
         },
         &ahead);
-    const Gate gate{block.of<T>(call_.x, c, call_.pixels),      at.m,   at.v.numbers, out_ ? at.y.numbers : Rows<F>{},
-                    block.of<T>(call_.grad_x, c, call_.pixels), at.of_v};
+    const bool past = past_cache(call_.n * call_.pixels * c * int64_t(sizeof(T)));
+    const Gate gate{block.of<T>(call_.x, c, call_.pixels),      at.m,    at.v.numbers, out_ ? at.y.numbers : Rows<F>{},
+                    block.of<T>(call_.grad_x, c, call_.pixels), at.of_v, past};
     if (out_) {
       read(block, call_.grad, at.g, at.of_g);
       out_back_.multiply(block, at.g, c, c, gate, &ahead);
@@ -106,7 +107,9 @@ class MixBackward {
       const Rows<T> grad_t = block.of<T>(call_.grad_t, c, call_.pixels);
       mix_back_.multiply(
           block, at.v, c, c,
-          [=](Vec<S> sums, int64_t row, int64_t column, auto... part) { sums.store(grad_t.at(row, column), part...); },
+          [=](Vec<S> sums, int64_t row, int64_t column, auto... part) {
+            put(sums, grad_t.at(row, column), past, part...);
+          },
           &ahead);
     }
     if (call_.grad_mix_weight) add_products(block, at.v, c, at.t, c, to + places[0]);
@@ -122,13 +125,14 @@ class MixBackward {
     Rows<F> v, y;
     Rows<T> grad_x;
     ChannelSums<S> of_v;
+    bool past;
     template <class... Part>
     void operator()(Vec<S> s, int64_t row, int64_t column, Part... part) const {
       const Vec<S> by = Vec<S>::load(x.at(row, column), part...), gate = Vec<S>::load(m.at(row, column), part...);
       const Vec<S> found = s * by;
       found.store(v.at(row, column), part...);
       if (y) (by * gate).store(y.at(row, column), part...);
-      if (grad_x) (s * gate).store(grad_x.at(row, column), part...);
+      if (grad_x) put(s * gate, grad_x.at(row, column), past, part...);
       if (of_v.data) of_v.add(found, row, column, part...);
     }
   };

@@ -2,6 +2,7 @@
 // after them.
 #pragma once
 
+#include "../common/cache.h"
 #include "../common/product.h"
 #include "cpu_field.h"
 
@@ -19,7 +20,8 @@ struct Finish {
   int64_t step;
   const T* residual;  // or null
   int64_t residual_step;
-  T* out;  // or null, and then the result goes here:
+  T* out;     // or null, and then the result goes to `block`
+  bool past;  // the caches
   S* block;
   int64_t block_step;
 };
@@ -34,7 +36,7 @@ inline void finish_vector(const Finish<T, S>& finish, Vec<S> value, int64_t row,
   if (finish.gate) value = value * Vec<S>::load(finish.gate + at, part...);
   if (finish.residual) value = value + Vec<S>::load(finish.residual + row * finish.residual_step + column, part...);
   if (finish.out) {
-    value.store(finish.out + at, part...);
+    put(value, finish.out + at, finish.past, part...);
   } else {
     value.store(finish.block + row * finish.block_step + column, part...);
   }

@@ -52,6 +52,7 @@ class Fused {
     const Rows<T> out = block.of<T>(call_.out, call_.out_channels, pixels);
     const Rows<const T> residual = block.of<T>(call_.residual);
     const bool planes = planes_, weighted = call_.out_weight != nullptr;
+    const bool past = past_cache(call_.n * pixels * call_.out_channels * int64_t(sizeof(T)));
     for (int64_t k = 0; k < call_.branches; ++k) {
       const AttentionBranch& branch = call_.branch[k];
       const S* gate = static_cast<const S*>(call_.gates) + (block.picture * call_.branches + k) * pixels + block.pixel;
@@ -68,7 +69,7 @@ class Fused {
               z.store(to.at(row, column), part...);
             } else {
               if (added) z = z + Vec<S>::load(added.at(row, column), part...);
-              z.store(beside.at(row, column), part...);
+              put(z, beside.at(row, column), past, part...);
             }
           },
           &ahead);
@@ -80,7 +81,7 @@ class Fused {
         [=](Vec<S> value, int64_t row, int64_t column, auto... part) {
           if (bias) value = value + bias.at(row, column);
           if (residual) value = value + Vec<S>::load(residual.at(row, column), part...);
-          value.store(out.at(row, column), part...);
+          put(value, out.at(row, column), past, part...);
         },
         &ahead);
   }

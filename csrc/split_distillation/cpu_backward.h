@@ -125,12 +125,13 @@ class Backward {
     Rows<const T> grad_remaining;
     Rows<T> grad_x, grad_residual;
     ChannelSums<S> sums;
+    bool past;
     template <class... Part>
     void operator()(Vec<S> grad, int64_t row, int64_t column, Part... part) const {
       if (grad_remaining) grad = grad + Vec<S>::load(grad_remaining.at(row, column), part...);
       grad = gradient_before(grad, input(row, column, part...), act);
-      if (grad_x) grad.store(grad_x.at(row, column), part...);
-      if (grad_residual) grad.store(grad_residual.at(row, column), part...);
+      if (grad_x) put(grad, grad_x.at(row, column), past, part...);
+      if (grad_residual) put(grad, grad_residual.at(row, column), past, part...);
       if (sums.data) sums.add(grad, row, column, part...);
     }
   };
@@ -144,7 +145,8 @@ class Backward {
             call_.whole ? block.of<T>(back_.grad_remaining, call_.c, call_.pixels) : Rows<const T>{},
             picture(back_.grad_x),
             picture(back_.grad_residual),
-            sums.from_channel(first)};
+            sums.from_channel(first),
+            past_cache(call_.n * call_.pixels * call_.c * int64_t(sizeof(T)))};
   }
 
   void block(const Block& block, const Buffers& buffers, double* to, const int64_t* at, Ahead& ahead) const {

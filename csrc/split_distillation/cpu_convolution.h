@@ -31,6 +31,7 @@ class EndOfConvolution {
   int64_t bytes(int64_t pixels) const { return std::get<2>(buffers(nullptr, pixels)); }
 
   void add_results(const dense::Run& run, Ahead& ahead) const {
+    if (forward_.parameters().past) return;
     add(static_cast<const T*>(call_.distilled_out), call_.distilled, run, ahead);
     add(static_cast<const T*>(call_.remaining), rest_, run, ahead);
   }

@@ -43,6 +43,7 @@ struct Parameters {
   Act<S> first, second;  // activations
   PerChannel<S> bias, weight_bias, gate_bias;
   Matrix<T> weight, gate;
+  bool past;  // whether results go past the caches
 
   explicit Parameters(const SplitDistillation& call)
       : call(call),
@@ -55,7 +56,8 @@ struct Parameters {
         gate_bias(planes, static_cast<const T*>(call.gate_bias), call.distilled),
         weight(planes, static_cast<const T*>(call.weight), call.weight ? call.distilled : 0, call.split, call.split, 1),
         gate(planes, static_cast<const T*>(call.gate_weight), call.gate_weight ? call.distilled : 0, call.distilled,
-             call.distilled, 1) {}
+             call.distilled, 1),
+        past(past_cache(call.n * call.pixels * (call.distilled + (call.remaining ? rest : 0)) * int64_t(sizeof(T)))) {}
 
   // x + bias + residual, of channels from one on.
   template <class X>
@@ -119,21 +121,22 @@ class Forward {
     const Rows<T> also = call_.whole ? remaining : Rows<T>{};
     const Rows<F> before = (weighted ? h : d).numbers, values = d.numbers;
     const Act<S> act = all_.first, end = all_.second;
+    const bool past = all_.past;
 
     const auto distilled = input(0);
     block.every<S>(call_.split, [=](int64_t row, int64_t column, auto... part) {
       const Vec<S> value = act(distilled(row, column, part...));
-      if (also) value.store(also.at(row, column), part...);
+      if (also) put(value, also.at(row, column), past, part...);
       if (weighted || gated) {
         value.store(before.at(row, column), part...);
       } else {
-        value.store(out.at(row, column), part...);
+        put(value, out.at(row, column), past, part...);
       }
     });
     if (!call_.whole && remaining) {
       const auto others = input(call_.split);
       block.every<S>(all_.rest, [=](int64_t row, int64_t column, auto... part) {
-        act(others(row, column, part...)).store(remaining.at(row, column), part...);
+        put(act(others(row, column, part...)), remaining.at(row, column), past, part...);
       });
     }
     if (weighted) {
@@ -144,7 +147,7 @@ class Forward {
                              if (gated) {
                                z.store(values.at(row, column), part...);
                              } else {
-                               z.store(out.at(row, column), part...);
+                               put(z, out.at(row, column), past, part...);
                              }
                            });
     }
@@ -155,7 +158,7 @@ class Forward {
           [=](Vec<S> z, int64_t row, int64_t column, auto... part) {
             if (bias) z = z + bias.at(row, column);
             const Vec<S> value = Vec<S>::load(values.at(row, column), part...);
-            (value * sigmoid(z)).store(out.at(row, column), part...);
+            put(value * sigmoid(z), out.at(row, column), past, part...);
           },
           &ahead);
     }

@@ -68,6 +68,7 @@ class Forward {
     const int64_t picture = run.picture * tokens_.picture();
     const T* x = static_cast<const T*>(call_.x) + picture;
     T* out = static_cast<T*>(call_.out) + picture;
+    const bool past = past_cache(call_.n * tokens_.picture() * int64_t(sizeof(T)));
     F* rows = reinterpret_cast<F*>(at.rows);
     // A number takes sizeof(S) bytes where results lie, so a set's normalised rows end before the next one's.
     const int64_t slot = slot_ * (sizeof(S) / sizeof(F));
@@ -93,16 +94,16 @@ class Forward {
       } else {
         const int64_t first = tokens_.first(run.pixel + s * sets_.step());
         multiply(product, sets_.tokens, call_.c,
-                 [x = x + first, out = out + first, c = call_.c, offsets = sets_.offsets.data()](
+                 [past, x = x + first, out = out + first, c = call_.c, offsets = sets_.offsets.data()](
                      Vec<S> sums, int64_t row, int64_t column, auto... part) {
                    const int64_t place = offsets[row] * c + column;
-                   (sums + Vec<S>::load(x + place, part...)).store(out + place, part...);
+                   put(sums + Vec<S>::load(x + place, part...), out + place, past, part...);
                  });
       }
     }
     if (!planes_) return;
     sets_.stretches(run, slot_, [&](int64_t pixel, int64_t count, const auto& place) {
-      tokens_.add(x + pixel, out + pixel, count, [&](int64_t p) { return at.rows + place(p) * step; });
+      tokens_.add(x + pixel, out + pixel, count, past, [&](int64_t p) { return at.rows + place(p) * step; });
     });
   }
 

@@ -75,15 +75,15 @@ class Tokens {
     }
   }
 
-  // out = x + rows at `count` neighbouring pixels of planes; x and out at the first of them.
+  // out = x + rows at `count` neighbouring pixels of planes; x and out at the first of them. past: the caches, by out.
   template <class Place>
-  void add(const T* x, T* out, int64_t count, const Place& place) const {
+  void add(const T* x, T* out, int64_t count, bool past, const Place& place) const {
     for (int64_t p = 0; p < count; p += size) {
       const int many = static_cast<int>(std::min<int64_t>(size, count - p));
       if (many == size) {
-        add_planes(x, out, p, many, place);
+        add_planes(x, out, p, many, past, place);
       } else {
-        add_planes(x, out, p, many, place, many);
+        add_planes(x, out, p, many, past, place, many);
       }
     }
   }
@@ -174,7 +174,7 @@ class Tokens {
   }
 
   template <class Place, class... Part>
-  void add_planes(const T* x, T* out, int64_t pixel, int many, const Place& place, Part... part) const {
+  void add_planes(const T* x, T* out, int64_t pixel, int many, bool past, const Place& place, Part... part) const {
     for (int64_t c = 0; c < channels_; c += size) {
       V values[size];
       for (int i = 0; i < many; ++i) values[i] = V::load(place(pixel + i) + c);
@@ -183,7 +183,7 @@ class Tokens {
       const int there = static_cast<int>(std::min<int64_t>(size, channels_ - c));
       for (int i = 0; i < there; ++i) {
         const int64_t at = (c + i) * pixels_ + pixel;
-        (values[i] + V::load(x + at, part...)).store(out + at, part...);
+        put(values[i] + V::load(x + at, part...), out + at, past, part...);
       }
     }
   }

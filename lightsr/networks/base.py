@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -37,6 +38,19 @@ def convolve(
         return ops.dense_conv(x, conv.weight, conv.bias, activation=activation, negative_slope=0.05, residual=residual)
     y: Tensor = conv(x)
     return activate(y if residual is None else y + residual, activation, 0.05)
+
+
+def join(outputs: list[Tensor], fusion: nn.Conv2d, fused: bool) -> Tensor:
+    """leaky_relu(fusion(cat(outputs))) for a 1x1, as one op where `fused`; this empties the list.
+
+    What a network's blocks have put out need not be in memory while the rest of it runs.
+    """
+    if fused:
+        out = ops.distillation_fusion(outputs, fusion.weight, fusion.bias, activation="leaky_relu", negative_slope=0.05)
+    else:
+        out = leaky_relu(fusion(torch.cat(outputs, dim=1)))
+    outputs.clear()
+    return out
 
 
 class FoldableConv2d(nn.Module):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 import lightsr_kernels as ops
 
 from ..errors import InputError
-from .base import LARGEST_WIDTH, Block, FoldableConv2d, SRNetwork, Tail, convolve, leaky_relu, tail_scale
+from .base import LARGEST_WIDTH, Block, FoldableConv2d, SRNetwork, Tail, convolve, join, leaky_relu, tail_scale
 
 STAGES = 4  # convolutions of a module
 
@@ -158,11 +158,8 @@ class LMSWN(SRNetwork):
         for block in self.blocks:
             y = block(y)
             outputs.append(y)
-        if self.use_fused:
-            y = ops.distillation_fusion(outputs, self.fusion.weight, self.fusion.bias)
-        else:
-            y = self.fusion(torch.cat(outputs, dim=1))
-        y = convolve(self.body_end, leaky_relu(y), self.use_fused, residual=shallow)
+        y = join(outputs, self.fusion, self.use_fused)
+        y = convolve(self.body_end, y, self.use_fused, residual=shallow)
         return self.tail(y)  # type: ignore[no-any-return]
 
     @property

@@ -28,8 +28,9 @@ MOST_TAPS = 31  # a side, of depthwise_conv's kernels
 class Passes(Protocol):
     """The passes of a backend. "Wide" is float64 for float64, else float32; pictures are contiguous or channels_last.
 
-    What they return is new and dense, and never aliases an argument. x has at least one number. A backend may have one
-    more, `together(x, parts, keep)`, which is `forward_keeping` in one call, or None where it cannot be.
+    What they return is new and dense, and never aliases an argument. x has at least one number. A backend may have two
+    more, which are several in one call, or None where that cannot be: `together(x, parts, keep)`, `forward_keeping`,
+    and `norm_backward(grad, x, affine, mean, variance, eps)`, `affine_sums` and the gradient of x of a norm alone.
     """
 
     def moments(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -121,6 +122,11 @@ class Parts:
     def has_planes(self) -> bool:
         """Whether y is another than x."""
         return self.norm or self.down_weight is not None
+
+    @property
+    def only_norm(self) -> bool:
+        """Whether out is y of a norm, of which planes know nothing of each other."""
+        return self.norm and self.down_weight is None and self.spatial_weight is None and not self.residual
 
     def of_planes(self, x: Tensor) -> dict[str, Tensor]:
         """The parameters that planes have, by name: contiguous, and all of one dtype, with the wide type of x's."""
@@ -244,9 +250,13 @@ def backward(
             # y = scale x: there is no centre in it, but sums of dy (x - centre) keep the digits that count.
             centre = mean.to(wide(x.dtype))
             affine = centre, affine[1], None if affine[1] is None else affine[1] * centre
-        sums = passes.affine_sums(grad, x, affine, gate, pooled, grad_pooled, share)
-        centre = torch.zeros_like(mean) if affine[0] is None else affine[0].double()
         pixels = x.shape[2] * x.shape[3]
+        together = getattr(passes, "norm_backward", None) if parts.only_norm and "x" in wants and pixels > 1 else None
+        if together is not None and (both := together(grad, x, affine, mean, variance, parts.eps)) is not None:
+            sums, found["x"] = both
+        else:
+            sums = passes.affine_sums(grad, x, affine, gate, pooled, grad_pooled, share)
+        centre = torch.zeros_like(mean) if affine[0] is None else affine[0].double()
         by_mean, by_variance, by_name = plane_gradients(
             sums, mean, variance, centre, parts.of_planes(x), parts.eps, parts.statistic, parts.norm, pixels
         )
@@ -256,7 +266,7 @@ def backward(
         slopes = 2 / pixels * by_variance
         constant = (by_mean / pixels - slopes * (mean - centre)).to(wide(x.dtype))
         slope = slopes.to(wide(x.dtype))
-    if "x" in wants:
+    if "x" in wants and "x" not in found:
         found["x"] = passes.affine_gradient(
             grad, x, affine, gate, pooled, grad_pooled, share, parts.residual, constant, slope
         )

@@ -32,6 +32,10 @@ _forward = raw_operator(  # on the CPU alone
     "Tensor? down_bias, Tensor? up_weight, Tensor? up_bias, Tensor? spatial_weight, float eps, bool deviation, "
     "bool norm, bool residual, Tensor(a!)? moments, Tensor(b!)? pooled, Tensor(c!)? gate, Tensor(d!) out) -> ()"
 )
+_norm_backward = raw_operator(  # on the CPU alone
+    f"instance_norm_attention_norm_backward(Tensor grad, Tensor x, {_AFFINE}, Tensor mean, Tensor variance, float eps, "
+    "Tensor(a!) sums, Tensor(b!) grad_x) -> ()"
+)
 _channel_pool = raw_operator(f"instance_norm_attention_channel_pool(Tensor x, {_AFFINE}, Tensor(a!) pooled) -> ()")
 _gated_affine = raw_operator(
     f"instance_norm_attention_gated_affine(Tensor x, {_AFFINE}, Tensor? pooled, Tensor? spatial_weight, bool residual, "
@@ -143,6 +147,17 @@ def affine_gradient(
     grad_x = empty_result(x, x.shape[1])
     _affine_gradient(grad, x, *affine, gate, pooled, grad_pooled, share, residual, constant, slope, grad_x)
     return grad_x
+
+
+def norm_backward(
+    grad: Tensor, x: Tensor, affine: Affine, mean: Tensor, variance: Tensor, eps: float
+) -> tuple[Tensor, Tensor] | None:
+    """For a norm alone `affine_sums` and the gradient of x in one call, where there is one."""
+    if x.device.type != "cpu":
+        return None
+    sums, grad_x = torch.empty((2, *x.shape[:2]), dtype=torch.float64), empty_result(x, x.shape[1])
+    _norm_backward(grad, x, *affine, mean, variance, eps, sums, grad_x)
+    return sums, grad_x
 
 
 def _maps(x: Tensor, count: int) -> Tensor:
