@@ -6,6 +6,7 @@
 // instructions a vector, and 448 bytes. Of a set's two products (common/product.h) P = n weight^T has channels in its
 // vectors and the scores, P n^T, have keys: n is turned over in between. Scores are a few rows in the L1 cache when
 // their softmax is taken and written.
+#include "../common/by_type.h"
 #include "../common/parallel.h"
 #include "../window_attention/cpu_joint.h"
 #include "../window_attention/cpu_sets.h"
@@ -18,7 +19,7 @@ namespace {
 
 template <class T>
 class Forward {
-  using S = typename Numbers<T>::Wide;
+  using S = Wide<T>;
   using F = typename Numbers<T>::Factor;
   using E = typename Numbers<T>::Element;
   static constexpr int size = Vec<S>::size;
@@ -121,16 +122,7 @@ class Forward {
 }  // namespace
 
 void attention_maps_cpu(const AttentionMaps& call) {
-  switch (call.type) {
-    case Type::float32:
-      return Forward<float>(call).run();
-    case Type::float64:
-      return Forward<double>(call).run();
-    case Type::float16:
-      return Forward<Float16>(call).run();
-    case Type::bfloat16:
-      return Forward<BFloat16>(call).run();
-  }
+  by_type(call.type, [&]<class T>() { Forward<T>(call).run(); });
 }
 
 }  // namespace lightsr

@@ -22,7 +22,7 @@ namespace lightsr::attention {
 
 template <class T>
 class MapsBackward {
-  using S = typename Numbers<T>::Wide;
+  using S = Wide<T>;
   using F = typename Numbers<T>::Factor;
   using E = typename Numbers<T>::Element;
   using V = Vec<S>;

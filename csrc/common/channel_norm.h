@@ -20,7 +20,7 @@ Vec<S> reciprocal_root(Vec<S> x) {
 
 template <class T>
 class ChannelNorm {
-  using S = typename Numbers<T>::Wide;
+  using S = Wide<T>;
   static constexpr int size = Vec<S>::size;
 
  public:

@@ -27,6 +27,21 @@ struct SumOf<double> {
 template <class T>
 using Sum = typename SumOf<T>::type;
 
+// What run<T>() gives for the type that a call has its numbers in; on the host.
+template <class Run>
+auto by_type(Type type, const Run& run) {
+  switch (type) {
+    case Type::float64:
+      return run.template operator()<double>();
+    case Type::float16:
+      return run.template operator()<Half>();
+    case Type::bfloat16:
+      return run.template operator()<BFloat16>();
+    default:
+      return run.template operator()<float>();
+  }
+}
+
 }  // namespace lightsr
 
 #ifdef LIGHTSR_ON_CPU

@@ -9,6 +9,7 @@
 #include <cstdlib>
 #include <new>
 
+#include "by_type.h"
 #include "cache.h"
 #include "product.h"
 #include "round.h"
@@ -18,10 +19,9 @@ namespace lightsr {
 
 template <class T>
 struct Numbers {
-  using Wide = std::conditional_t<std::is_same_v<T, double>, double, float>;  // what is computed in
   static constexpr bool pairs = level::pairs && std::is_same_v<T, BFloat16>;
-  using Factor = std::conditional_t<pairs, BFloat16, Wide>;  // of products, in a buffer
-  using Element = std::conditional_t<pairs, Pair, Wide>;     // what a product's vectors are made of
+  using Factor = std::conditional_t<pairs, BFloat16, Wide<T>>;  // of products, in a buffer
+  using Element = std::conditional_t<pairs, Pair, Wide<T>>;     // what a product's vectors are made of
 };
 
 // Rows of numbers `step` apart.

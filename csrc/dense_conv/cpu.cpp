@@ -1,4 +1,5 @@
 // The kernels of dense_conv for the CPU, for each type and layout.
+#include "../common/by_type.h"
 #include "cpu_direct.h"
 #include "cpu_winograd.h"
 
@@ -32,16 +33,7 @@ void run_as(const DenseConv& call) {
 }  // namespace
 
 void dense_conv_forward_cpu(const DenseConv& call) {
-  switch (call.type) {
-    case Type::float32:
-      return run_as<float, float>(call);
-    case Type::float64:
-      return run_as<double, double>(call);
-    case Type::float16:
-      return run_as<float, Float16>(call);
-    case Type::bfloat16:
-      return run_as<float, BFloat16>(call);
-  }
+  by_type(call.type, [&]<class T>() { run_as<Wide<T>, T>(call); });
 }
 
 }  // namespace lightsr

@@ -1,4 +1,5 @@
 // The depthwise convolution kernels for the CPU, for each type and layout.
+#include "../common/by_type.h"
 #include "cpu_forward.h"
 #include "cpu_pixels.h"
 #include "cpu_weight.h"
@@ -17,16 +18,7 @@ void run(const Call& call) {
 
 template <template <class, class, bool> class Kernel, class Call>
 void run_as(const Call& call) {
-  switch (call.type) {
-    case Type::float32:
-      return run<Kernel, float, float>(call);
-    case Type::float64:
-      return run<Kernel, double, double>(call);
-    case Type::float16:
-      return run<Kernel, float, Float16>(call);
-    case Type::bfloat16:
-      return run<Kernel, float, BFloat16>(call);
-  }
+  by_type(call.type, [&]<class T>() { run<Kernel, Wide<T>, T>(call); });
 }
 
 template <class Lines, int KW, int V>

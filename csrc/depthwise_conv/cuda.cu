@@ -33,16 +33,7 @@ int forward_direct(const DepthwiseConv& given, void* stream) {
 // The bytes of workspace where `launch` is false; else launches and gives 0 or the number of an error.
 int64_t weight_call(const DepthwiseConvWeight& given, bool launch, void* stream) {
   const DepthwiseConvWeight call = direct_layout(given);
-  switch (call.type) {
-    case Type::float64:
-      return weight_direct<double>(call, launch, stream);
-    case Type::float16:
-      return weight_direct<Half>(call, launch, stream);
-    case Type::bfloat16:
-      return weight_direct<BFloat16>(call, launch, stream);
-    default:
-      return weight_direct<float>(call, launch, stream);
-  }
+  return by_type(call.type, [&]<class T>() { return weight_direct<T>(call, launch, stream); });
 }
 
 }  // namespace
@@ -51,16 +42,7 @@ int depthwise_conv_forward_cuda(const DepthwiseConv& call, void* stream) {
 #ifdef LIGHTSR_BANDED
   if (banded_takes(call)) return banded_forward(call, stream);
 #endif
-  switch (call.type) {
-    case Type::float64:
-      return forward_direct<double>(call, stream);
-    case Type::float16:
-      return forward_direct<Half>(call, stream);
-    case Type::bfloat16:
-      return forward_direct<BFloat16>(call, stream);
-    default:
-      return forward_direct<float>(call, stream);
-  }
+  return by_type(call.type, [&]<class T>() { return forward_direct<T>(call, stream); });
 }
 
 int64_t depthwise_conv_backward_weight_workspace(const DepthwiseConvWeight& call) {

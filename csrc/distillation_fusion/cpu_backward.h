@@ -13,7 +13,7 @@ namespace lightsr::fusion {
 
 template <class T>
 class Backward {
-  using S = typename Numbers<T>::Wide;
+  using S = Wide<T>;
   using F = typename Numbers<T>::Factor;
 
   // The buffers of a block: the incoming gradient, q, the parts times their maps, sums over a part's channels.

@@ -13,7 +13,7 @@ namespace lightsr::fusion {
 
 template <class T>
 struct Parameters {
-  using S = typename Numbers<T>::Wide;
+  using S = Wide<T>;
   const DistillationFusion& call;
   bool planes;
   Vec<S> gain, residual_gain;
@@ -67,7 +67,7 @@ struct Parameters {
 
 template <class T>
 class Forward {
-  using S = typename Numbers<T>::Wide;
+  using S = Wide<T>;
 
  public:
   explicit Forward(const DistillationFusion& call)

@@ -26,42 +26,15 @@ int backward_of(const DistillationFusionBackward& call, void* stream) {
 }  // namespace
 
 int distillation_fusion_forward_cuda(const DistillationFusion& call, void* stream) {
-  switch (call.type) {
-    case Type::float64:
-      return forward_of<double>(call, stream);
-    case Type::float16:
-      return forward_of<Half>(call, stream);
-    case Type::bfloat16:
-      return forward_of<BFloat16>(call, stream);
-    default:
-      return forward_of<float>(call, stream);
-  }
+  return by_type(call.type, [&]<class T>() { return forward_of<T>(call, stream); });
 }
 
 int64_t distillation_fusion_backward_workspace(const DistillationFusionBackward& call) {
-  switch (call.call.type) {
-    case Type::float64:
-      return fusion::backward_workspace<double>(call);
-    case Type::float16:
-      return fusion::backward_workspace<Half>(call);
-    case Type::bfloat16:
-      return fusion::backward_workspace<BFloat16>(call);
-    default:
-      return fusion::backward_workspace<float>(call);
-  }
+  return by_type(call.call.type, [&]<class T>() { return fusion::backward_workspace<T>(call); });
 }
 
 int distillation_fusion_backward_cuda(const DistillationFusionBackward& call, void* stream) {
-  switch (call.call.type) {
-    case Type::float64:
-      return backward_of<double>(call, stream);
-    case Type::float16:
-      return backward_of<Half>(call, stream);
-    case Type::bfloat16:
-      return backward_of<BFloat16>(call, stream);
-    default:
-      return backward_of<float>(call, stream);
-  }
+  return by_type(call.call.type, [&]<class T>() { return backward_of<T>(call, stream); });
 }
 
 }  // namespace lightsr

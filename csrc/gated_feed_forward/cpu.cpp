@@ -4,6 +4,7 @@
 // multiply-adds, 384 bytes, and 48 gelus of some 30 instructions a vector. A tile's rows of hidden numbers,
 // [pixel][channel] whatever the layout of the picture, are a ring in the L2 cache; two rows and two columns at its edge
 // are computed by its neighbour too, which is what the tile's size is for.
+#include "../common/by_type.h"
 #include "../common/parallel.h"
 #include "../window_attention/cpu_tokens.h"
 #include "arguments.h"
@@ -17,7 +18,7 @@ using feed_forward::Cut;
 
 template <class T>
 class Forward {
-  using S = typename Numbers<T>::Wide;
+  using S = Wide<T>;
   using F = typename Numbers<T>::Factor;
   static constexpr int64_t widest = 110, highest = 48;  // of a tile
 
@@ -139,16 +140,7 @@ class Forward {
 }  // namespace
 
 void gated_feed_forward_cpu(const GatedFeedForward& call) {
-  switch (call.type) {
-    case Type::float32:
-      return Forward<float>(call).run();
-    case Type::float64:
-      return Forward<double>(call).run();
-    case Type::float16:
-      return Forward<Float16>(call).run();
-    case Type::bfloat16:
-      return Forward<BFloat16>(call).run();
-  }
+  by_type(call.type, [&]<class T>() { Forward<T>(call).run(); });
 }
 
 }  // namespace lightsr

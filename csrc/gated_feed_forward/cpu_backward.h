@@ -25,7 +25,7 @@ namespace lightsr::feed_forward {
 
 template <class T>
 class Backward {
-  using S = typename Numbers<T>::Wide;
+  using S = Wide<T>;
   using F = typename Numbers<T>::Factor;
   static constexpr int64_t widest = 110, highest = 48, lowest = 16, fewest_tiles = 8;  // of tiles
 

@@ -45,7 +45,7 @@ void put_beside(const S* map, int64_t h, int64_t w, int64_t lanes, int64_t y, S*
 // What stands between `entered` and the coarse map, and the passes that make it.
 template <class T>
 class Coarse {
-  using S = typename Numbers<T>::Wide;
+  using S = Wide<T>;
   using V = Vec<S>;
   static constexpr int size = V::size;
 

@@ -14,7 +14,7 @@ namespace lightsr::gated {
 
 template <class T>
 class CoarseGradients {
-  using S = typename Numbers<T>::Wide;
+  using S = Wide<T>;
   using V = Vec<S>;
   static constexpr int size = V::size;
 

@@ -28,7 +28,7 @@ inline Slice picture_of(const GatedPointwise& call, const void* data) {
 
 template <class T>
 void enter(const GatedPointwiseEntry& pass) {
-  using S = typename Numbers<T>::Wide;
+  using S = Wide<T>;
   const GatedPointwise& call = pass.call;
   const bool planes = !call.channels_last;
   const int64_t pixels = call.h * call.w;
@@ -57,7 +57,7 @@ void enter(const GatedPointwiseEntry& pass) {
 // The middle of the gate: what `coarse` and `entered` have of a block's pixels.
 template <class T>
 class Middle {
-  using S = typename Numbers<T>::Wide;
+  using S = Wide<T>;
 
  public:
   struct Buffers {
@@ -125,7 +125,7 @@ inline Vec<double> gate_of(Vec<double> x) {
 // The paths a, b, c and the gate of a block, as products of n and of the gate's middle, and their bias.
 template <class T>
 struct Paths {
-  using S = typename Numbers<T>::Wide;
+  using S = Wide<T>;
   using E = typename Numbers<T>::Element;
   using V = Vec<S>;
   const Layer<T> a, b, c, gate;
@@ -169,7 +169,7 @@ struct Paths {
 
 template <class T>
 class Exit {
-  using S = typename Numbers<T>::Wide;
+  using S = Wide<T>;
   using V = Vec<S>;
 
  public:

@@ -22,7 +22,7 @@ namespace lightsr::gated {
 
 template <class T>
 class Inner {
-  using S = typename Numbers<T>::Wide;
+  using S = Wide<T>;
   using F = typename Numbers<T>::Factor;
   using V = Vec<S>;
   static constexpr int64_t most_channels = 80;  // of E at a time

@@ -79,7 +79,7 @@ class Filters {
 // Filters and their bias.
 template <class T>
 struct Layer {
-  using S = typename Numbers<T>::Wide;
+  using S = Wide<T>;
   Filters<T> filters;
   PerChannel<S> bias;
 

@@ -10,7 +10,7 @@ namespace lightsr::gated {
 
 template <class T>
 class NormGradient {
-  using S = typename Numbers<T>::Wide;
+  using S = Wide<T>;
   using V = Vec<S>;
   static constexpr int size = V::size;
 

@@ -9,7 +9,7 @@ namespace lightsr::gated {
 
 template <class T>
 class Outer {
-  using S = typename Numbers<T>::Wide;
+  using S = Wide<T>;
   using V = Vec<S>;
 
  public:

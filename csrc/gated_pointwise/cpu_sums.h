@@ -14,7 +14,7 @@
 namespace lightsr::gated {
 
 template <class T>
-constexpr bool has_quads = Vec<typename Numbers<T>::Wide>::size == 16 && !Numbers<T>::pairs;
+constexpr bool has_quads = Vec<Wide<T>>::size == 16 && !Numbers<T>::pairs;
 
 template <class E, int rows, int vectors>
 __attribute__((noinline)) void add_tile(const Product<E>& product, int64_t row, int64_t column, Sum<E>* to,
@@ -74,7 +74,7 @@ __attribute__((noinline)) void add_quads(const float* a, int64_t next, const flo
 // The sums [outs, ins] themselves.
 template <class T>
 struct Sums {
-  using S = typename Numbers<T>::Wide;
+  using S = Wide<T>;
   using E = typename Numbers<T>::Element;
   static constexpr int size = Vec<S>::size;
   bool planes;
@@ -119,7 +119,7 @@ struct Sums {
 // The buffer of `ins` channels, turned where that is needed: once for all products with it.
 template <class T>
 class Turned {
-  using S = typename Numbers<T>::Wide;
+  using S = Wide<T>;
   using E = typename Numbers<T>::Element;
   static constexpr int size = Vec<S>::size;
 

@@ -10,6 +10,7 @@
 #include <limits>
 #include <vector>
 
+#include "../common/by_type.h"
 #include "../common/cache.h"
 #include "../common/parallel.h"
 #include "../common/shuffle.h"
@@ -131,16 +132,7 @@ struct AffineRun {
 
 template <template <class, class, bool> class Pass, bool last, class Call>
 void run_as_types(const Call& call, Type type) {
-  switch (type) {
-    case Type::float32:
-      return Pass<float, float, last>(call).run();
-    case Type::float64:
-      return Pass<double, double, last>(call).run();
-    case Type::float16:
-      return Pass<float, Float16, last>(call).run();
-    case Type::bfloat16:
-      return Pass<float, BFloat16, last>(call).run();
-  }
+  by_type(type, [&]<class T>() { Pass<Wide<T>, T, last>(call).run(); });
 }
 
 // Runs a pass for a call's types and layout; one channel in a row of pixels is a plane.

@@ -18,67 +18,48 @@
 #include "moments.cuh"
 
 namespace lightsr {
-namespace {
-
-// Calls `run` with a number of the type.
-template <class Run>
-auto by_type(Type type, const Run& run) {
-  switch (type) {
-    case Type::float64:
-      return run(double{});
-    case Type::float16:
-      return run(Half{});
-    case Type::bfloat16:
-      return run(BFloat16{});
-    default:
-      return run(float{});
-  }
-}
-
-}  // namespace
-
 int64_t moments_workspace(const Moments& given) {
   const Moments call = norm::in_one_layout(given);
-  return by_type(call.type, [&](auto number) { return norm::moments_plan<decltype(number)>(call).workspace; });
+  return by_type(call.type, [&]<class T>() { return norm::moments_plan<T>(call).workspace; });
 }
 
 int64_t affine_sums_workspace(const AffineBackward& given) {
   const AffineBackward call = norm::in_one_layout(given);
-  return by_type(call.type, [&](auto number) { return norm::affine_sums_plan<decltype(number)>(call).workspace; });
+  return by_type(call.type, [&]<class T>() { return norm::affine_sums_plan<T>(call).workspace; });
 }
 
 int moments_cuda(const Moments& given, void* stream) {
   const Moments call = norm::in_one_layout(given);
-  return by_type(call.type, [&](auto number) { return norm::moments_launch<decltype(number)>(call, stream); });
+  return by_type(call.type, [&]<class T>() { return norm::moments_launch<T>(call, stream); });
 }
 
 int factors_cuda(const Factors& call, void* stream) {
-  return by_type(call.type, [&](auto number) { return norm::factors_launch<decltype(number)>(call, stream); });
+  return by_type(call.type, [&]<class T>() { return norm::factors_launch<T>(call, stream); });
 }
 
 int channel_pool_cuda(const ChannelPool& given, void* stream) {
   const ChannelPool call = norm::in_one_layout(given);
-  return by_type(call.type, [&](auto number) { return norm::channel_pool_launch<decltype(number)>(call, stream); });
+  return by_type(call.type, [&]<class T>() { return norm::channel_pool_launch<T>(call, stream); });
 }
 
 int gated_affine_cuda(const GatedAffine& given, void* stream) {
   const GatedAffine call = norm::in_one_layout(given);
-  return by_type(call.type, [&](auto number) { return norm::gated_affine_launch<decltype(number)>(call, stream); });
+  return by_type(call.type, [&]<class T>() { return norm::gated_affine_launch<T>(call, stream); });
 }
 
 int gate_gradient_cuda(const AffineBackward& given, void* stream) {
   const AffineBackward call = norm::in_one_layout(given);
-  return by_type(call.type, [&](auto number) { return norm::gate_gradient_launch<decltype(number)>(call, stream); });
+  return by_type(call.type, [&]<class T>() { return norm::gate_gradient_launch<T>(call, stream); });
 }
 
 int affine_sums_cuda(const AffineBackward& given, void* stream) {
   const AffineBackward call = norm::in_one_layout(given);
-  return by_type(call.type, [&](auto number) { return norm::affine_sums_launch<decltype(number)>(call, stream); });
+  return by_type(call.type, [&]<class T>() { return norm::affine_sums_launch<T>(call, stream); });
 }
 
 int affine_gradient_cuda(const AffineBackward& given, void* stream) {
   const AffineBackward call = norm::in_one_layout(given);
-  return by_type(call.type, [&](auto number) { return norm::affine_gradient_launch<decltype(number)>(call, stream); });
+  return by_type(call.type, [&]<class T>() { return norm::affine_gradient_launch<T>(call, stream); });
 }
 
 }  // namespace lightsr

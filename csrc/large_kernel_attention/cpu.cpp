@@ -13,6 +13,7 @@
 
 #include <numeric>
 
+#include "../common/by_type.h"
 #include "../common/round.h"
 #include "arguments.h"
 #include "cpu_field.h"
@@ -96,7 +97,7 @@ struct Piece {
 
 template <class T>
 class Attention {
-  using S = std::conditional_t<std::is_same_v<T, double>, double, float>;
+  using S = Wide<T>;
   static constexpr int size = Vec<S>::size;
   static constexpr int64_t slack = mix_vectors * size + mix_rows;
 
@@ -286,16 +287,7 @@ class Attention {
 }  // namespace
 
 void large_kernel_attention_forward_cpu(const LargeKernelAttention& call) {
-  switch (call.type) {
-    case Type::float32:
-      return Attention<float>(call).run();
-    case Type::float64:
-      return Attention<double>(call).run();
-    case Type::float16:
-      return Attention<Float16>(call).run();
-    case Type::bfloat16:
-      return Attention<BFloat16>(call).run();
-  }
+  by_type(call.type, [&]<class T>() { Attention<T>(call).run(); });
 }
 
 }  // namespace lightsr

@@ -16,7 +16,7 @@ namespace lightsr::attention {
 
 template <class T>
 class MixBackward {
-  using S = typename Numbers<T>::Wide;
+  using S = Wide<T>;
   using F = typename Numbers<T>::Factor;
 
   struct Buffers {

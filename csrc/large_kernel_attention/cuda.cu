@@ -83,30 +83,12 @@ int forward(const LargeKernelAttention& call, void* stream) {
 
 int64_t large_kernel_attention_workspace(const LargeKernelAttention& given) {
   const LargeKernelAttention call = in_planes(given);
-  switch (call.type) {
-    case Type::float64:
-      return Plans<double>(call).workspace;
-    case Type::float16:
-      return Plans<Half>(call).workspace;
-    case Type::bfloat16:
-      return Plans<BFloat16>(call).workspace;
-    default:
-      return Plans<float>(call).workspace;
-  }
+  return by_type(call.type, [&]<class T>() { return Plans<T>(call).workspace; });
 }
 
 int large_kernel_attention_forward_cuda(const LargeKernelAttention& given, void* stream) {
   const LargeKernelAttention call = in_planes(given);
-  switch (call.type) {
-    case Type::float64:
-      return forward<double>(call, stream);
-    case Type::float16:
-      return forward<Half>(call, stream);
-    case Type::bfloat16:
-      return forward<BFloat16>(call, stream);
-    default:
-      return forward<float>(call, stream);
-  }
+  return by_type(call.type, [&]<class T>() { return forward<T>(call, stream); });
 }
 
 }  // namespace lightsr

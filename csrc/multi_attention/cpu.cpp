@@ -4,6 +4,7 @@
 // and the result written; 2 C_k multiply-adds for each of their numbers and out_channels more.
 #include <memory>
 
+#include "../common/by_type.h"
 #include "cpu_forward.h"
 #include "cpu_gate.h"
 
@@ -14,7 +15,7 @@ template <class T>
 void forward(const MultiAttention& call) {
   const auto lit = multi::all_lit<T>(call);
   multi::Gates<T>(call, lit).run();
-  multi::make_scales<typename Numbers<T>::Wide>(call);
+  multi::make_scales<Wide<T>>(call);
   if (!call.out) return;
   multi::Fused<T>(call, lit).run();
 }
@@ -22,16 +23,7 @@ void forward(const MultiAttention& call) {
 }  // namespace
 
 void multi_attention_forward_cpu(const MultiAttention& call) {
-  switch (call.type) {
-    case Type::float32:
-      return forward<float>(call);
-    case Type::float64:
-      return forward<double>(call);
-    case Type::float16:
-      return forward<Float16>(call);
-    case Type::bfloat16:
-      return forward<BFloat16>(call);
-  }
+  by_type(call.type, [&]<class T>() { forward<T>(call); });
 }
 
 }  // namespace lightsr

@@ -2,6 +2,7 @@
 //
 // Bound: multiply-adds. For each number of a part 2 C_k + out_channels, twice that and four times C_k more with the
 // last pass; the bytes of grad and the parts three times, those of the parts' gradients once.
+#include "../common/by_type.h"
 #include "cpu_gradients.h"
 
 namespace lightsr {
@@ -9,16 +10,7 @@ namespace {
 
 template <template <class> class Pass>
 void run(const MultiAttentionBackward& back) {
-  switch (back.call.type) {
-    case Type::float32:
-      return Pass<float>(back).run();
-    case Type::float64:
-      return Pass<double>(back).run();
-    case Type::float16:
-      return Pass<Float16>(back).run();
-    case Type::bfloat16:
-      return Pass<BFloat16>(back).run();
-  }
+  by_type(back.call.type, [&]<class T>() { Pass<T>(back).run(); });
 }
 
 }  // namespace

@@ -19,7 +19,7 @@ namespace lightsr::multi {
 template <class T>
 class BackwardPass {
  protected:
-  using S = typename Numbers<T>::Wide;
+  using S = Wide<T>;
   using V = Vec<S>;
 
  public:

@@ -11,7 +11,7 @@ namespace lightsr::multi {
 
 template <class T>
 class Fused {
-  using S = typename Numbers<T>::Wide;
+  using S = Wide<T>;
 
  public:
   Fused(const MultiAttention& call, const std::vector<std::unique_ptr<Lit<T>>>& lit)

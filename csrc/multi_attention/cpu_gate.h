@@ -14,7 +14,7 @@ namespace lightsr::multi {
 
 template <class T>
 class Gates {
-  using S = typename Numbers<T>::Wide;
+  using S = Wide<T>;
   using V = Vec<S>;
   using Filter = instance_norm_attention::GateFilter<S>;
 

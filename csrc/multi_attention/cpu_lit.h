@@ -33,7 +33,7 @@ Vec<S> logistic(Vec<S> x) {
 // One branch's pixel attention.
 template <class T>
 class Lit {
-  using S = typename Numbers<T>::Wide;
+  using S = Wide<T>;
 
  public:
   Lit(bool planes, const AttentionBranch& branch)

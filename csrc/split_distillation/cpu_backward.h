@@ -52,7 +52,7 @@ Vec<S> gradient_before(Vec<S> grad, Vec<S> z, const Act<S>& act) {
 
 template <class T>
 class Backward {
-  using S = typename Numbers<T>::Wide;
+  using S = Wide<T>;
   using F = typename Numbers<T>::Factor;
 
   // The buffers of a block, and its sums.

@@ -1,12 +1,13 @@
 // split_distillation of a 3 x 3 convolution on the CPU, for every type and layout.
 #include "cpu_convolution.h"
+#include "../common/by_type.h"
 
 namespace lightsr {
 namespace {
 
 template <class T, bool last>
 void run(const DenseConv& convolution, const SplitDistillation& call) {
-  using E = typename Numbers<T>::Wide;
+  using E = Wide<T>;
   dense::Winograd<E, T, last, distillation::EndOfConvolution<T, last>>(convolution, call).run();
 }
 
@@ -22,16 +23,7 @@ void run_as(const DenseConv& convolution, const SplitDistillation& call) {
 }  // namespace
 
 void split_distillation_convolved_cpu(const DenseConv& convolution, const SplitDistillation& call) {
-  switch (call.type) {
-    case Type::float32:
-      return run_as<float>(convolution, call);
-    case Type::float64:
-      return run_as<double>(convolution, call);
-    case Type::float16:
-      return run_as<Float16>(convolution, call);
-    case Type::bfloat16:
-      return run_as<BFloat16>(convolution, call);
-  }
+  by_type(call.type, [&]<class T>() { run_as<T>(convolution, call); });
 }
 
 }  // namespace lightsr

@@ -12,7 +12,7 @@ namespace lightsr::distillation {
 
 template <class T, bool last>
 class EndOfConvolution {
-  using S = typename Numbers<T>::Wide;
+  using S = Wide<T>;
 
   struct Sums {
     Rows<const S> rows;

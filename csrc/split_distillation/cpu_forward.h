@@ -36,7 +36,7 @@ struct Act {
 // The parameters of a call as blocks need them.
 template <class T>
 struct Parameters {
-  using S = typename Numbers<T>::Wide;
+  using S = Wide<T>;
   const SplitDistillation& call;
   bool planes;
   int64_t rest;          // channels of the remaining part
@@ -84,7 +84,7 @@ struct Parameters {
 
 template <class T>
 class Forward {
-  using S = typename Numbers<T>::Wide;
+  using S = Wide<T>;
   using F = typename Numbers<T>::Factor;
 
  public:

@@ -51,31 +51,13 @@ int64_t backward(const SplitDistillationBackward& call, bool launch, void* strea
 }
 
 int64_t backward_call(const SplitDistillationBackward& call, bool launch, void* stream) {
-  switch (call.call.type) {
-    case Type::float64:
-      return backward<double>(call, launch, stream);
-    case Type::float16:
-      return backward<Half>(call, launch, stream);
-    case Type::bfloat16:
-      return backward<BFloat16>(call, launch, stream);
-    default:
-      return backward<float>(call, launch, stream);
-  }
+  return by_type(call.call.type, [&]<class T>() { return backward<T>(call, launch, stream); });
 }
 
 }  // namespace
 
 int split_distillation_forward_cuda(const SplitDistillation& call, void* stream) {
-  switch (call.type) {
-    case Type::float64:
-      return forward<double>(call, stream);
-    case Type::float16:
-      return forward<Half>(call, stream);
-    case Type::bfloat16:
-      return forward<BFloat16>(call, stream);
-    default:
-      return forward<float>(call, stream);
-  }
+  return by_type(call.type, [&]<class T>() { return forward<T>(call, stream); });
 }
 
 int64_t split_distillation_backward_workspace(const SplitDistillationBackward& call) {

@@ -5,6 +5,7 @@
 // 48 and windows of 8 in float32 that is 5376 multiply-adds and 640 bytes. A set's products, U = n weight^T and maps U
 // (common/product.h), have channels in their vectors; U and the maps of a set, 28 KB, stay in the L1 cache. Maps are
 // read where they lie, unless they have to be widened or do not fill tiles.
+#include "../common/by_type.h"
 #include "../common/parallel.h"
 #include "arguments.h"
 #include "cpu_joint.h"
@@ -16,7 +17,7 @@ namespace {
 
 template <class T>
 class Forward {
-  using S = typename Numbers<T>::Wide;
+  using S = Wide<T>;
   using F = typename Numbers<T>::Factor;
   using E = typename Numbers<T>::Element;
   static constexpr bool pairs = Numbers<T>::pairs;
@@ -154,16 +155,7 @@ class Forward {
 }  // namespace
 
 void window_attention_cpu(const WindowAttention& call) {
-  switch (call.type) {
-    case Type::float32:
-      return Forward<float>(call).run();
-    case Type::float64:
-      return Forward<double>(call).run();
-    case Type::float16:
-      return Forward<Float16>(call).run();
-    case Type::bfloat16:
-      return Forward<BFloat16>(call).run();
-  }
+  by_type(call.type, [&]<class T>() { Forward<T>(call).run(); });
 }
 
 }  // namespace lightsr

@@ -23,7 +23,7 @@ namespace lightsr::attention {
 
 template <class T>
 class Backward {
-  using S = typename Numbers<T>::Wide;
+  using S = Wide<T>;
   using F = typename Numbers<T>::Factor;
   using E = typename Numbers<T>::Element;
   static constexpr bool pairs = Numbers<T>::pairs;

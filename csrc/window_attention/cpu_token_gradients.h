@@ -16,7 +16,7 @@ namespace lightsr {
 template <class T>
 class TokenGradients {
  public:
-  using S = typename Numbers<T>::Wide;
+  using S = Wide<T>;
   using F = typename Numbers<T>::Factor;
   static constexpr int size = Vec<S>::size;
 

@@ -24,7 +24,7 @@ Vec<S> reciprocal_root_of(Vec<S> x) {
 template <class T>
 class Tokens {
  public:
-  using S = typename Numbers<T>::Wide;
+  using S = Wide<T>;
   using F = typename Numbers<T>::Factor;
   static constexpr int size = Vec<S>::size;
 
@@ -205,7 +205,7 @@ inline BFloat16 rounded(float number) {
 // vectors: sums of padding are zeros, or no numbers where a row has one that is none.
 template <class T>
 class Columns {
-  using S = typename Numbers<T>::Wide;
+  using S = Wide<T>;
   using F = typename Numbers<T>::Factor;
   using E = typename Numbers<T>::Element;
   static constexpr int64_t each = Numbers<T>::pairs ? 2 : 1;

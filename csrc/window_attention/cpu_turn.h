@@ -9,7 +9,7 @@ namespace lightsr {
 // numbers, whole vectors of both; reads up to a vector beyond the last row.
 template <class T>
 void turn_rows(const typename Numbers<T>::Factor* from, int64_t rows, int64_t step, typename Numbers<T>::Element* to) {
-  using S = typename Numbers<T>::Wide;
+  using S = Wide<T>;
   constexpr int size = Vec<S>::size;
   const int64_t wide = step / (Numbers<T>::pairs ? 2 : 1);  // elements
   for (int64_t token = 0; token < rows; token += size) {
