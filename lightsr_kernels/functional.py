@@ -35,16 +35,16 @@ def layout_of(x: Tensor) -> torch.memory_format:
     What is plain contiguous as well counts as contiguous.
     """
     # Plain contiguous is asked first: vmap and export can answer that one for any x.
-    if not x.is_contiguous() and (x.is_contiguous(memory_format=torch.channels_last) or _channels_inside(x)):
-        return torch.channels_last
-    return torch.contiguous_format
+    return torch.channels_last if not x.is_contiguous() and _channels_inside(x) else torch.contiguous_format
 
 
 def _channels_inside(x: Tensor) -> bool:
-    """Whether the channels of a pixel of [N, C, H, W] are neighbours in memory, inside rows of pixels inside rows."""
-    _, channels, _, columns = x.shape
+    """Whether the channels of a pixel of [N, C, H, W] are neighbours in memory, and pixels and rows lie in order."""
+    _, channels, rows, columns = x.shape
     _, c, h, w = x.stride()
-    return channels > 1 and c == 1 and w >= channels and h >= columns * w
+    if channels == 1 or c != 1 or rows * columns <= 1:
+        return False
+    return (columns == 1 or w >= channels) and (rows == 1 or h >= (channels if columns == 1 else columns * w))
 
 
 def empty_result(x: Tensor, channels: int) -> Tensor:

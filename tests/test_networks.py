@@ -12,6 +12,7 @@ from torch import Tensor
 
 import lightsr
 from lightsr.networks import REGISTRY, SCALES, SRNetwork, detect
+from lightsr.networks.base import join
 
 NAMES = list(REGISTRY)
 TRAINED = [name for name in NAMES if name != "bicubic"]
@@ -181,3 +182,20 @@ def test_folds_in_place_and_once(name: str) -> None:
     assert list(net.state_dict()) == list(assumed.state_dict())
     torch.testing.assert_close(net(x), before, rtol=0, atol=1e-12 * before.abs().max().item())
     assert list(net.fold().state_dict()) == list(assumed.state_dict())
+
+
+@pytest.mark.parametrize("fused", [False, True], ids=["plain", "fused"])
+def test_joining_forgets_the_parts_and_keeps_their_gradients(fused: bool) -> None:
+    parts = [picture(2, 3, 5, 4) - 0.5 for _ in range(3)]
+    fusion = torch.nn.Conv2d(9, 4, 1, dtype=torch.float64)
+    with torch.enable_grad():
+        given = [each.clone().requires_grad_() for each in parts]
+        outputs = list(given)
+        out = join(outputs, fusion, fused)
+        assert outputs == []
+        wanted = torch.nn.functional.leaky_relu(fusion(torch.cat(given, 1)), 0.05)
+        torch.testing.assert_close(out, wanted, rtol=1e-12, atol=1e-12)
+        inputs = [*given, *fusion.parameters()]
+        pairs = zip(torch.autograd.grad(out.sum(), inputs), torch.autograd.grad(wanted.sum(), inputs), strict=True)
+        for got, expected in pairs:
+            torch.testing.assert_close(got, expected, rtol=1e-12, atol=1e-12)

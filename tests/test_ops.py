@@ -132,9 +132,18 @@ def test_layouts(run: Runner, layout: str) -> None:
 
 def test_some_channels_of_a_channels_last_picture_are_channels_last() -> None:
     x = torch.randn(2, 12, 5, 7).contiguous(memory_format=torch.channels_last)
-    for each in (x, x[:, 3:7], x[:1, 3:7], x[:, 3:7, 1:4, 2:6], x[:, 3:7, :1], x[:, 3:7, :, :1]):
+    for each in (x, x[:, 3:7], x[:1, 3:7], x[:, 3:7, 1:4, 2:6], x[:, 3:7, :1], x[:, 3:7, :, :1], x[:1, :, :1]):
         assert layout_of(each) == torch.channels_last
-    for each in (x.contiguous()[:, 3:7], x.contiguous()[:, :, 1:4], x[:, :1], x[:, :1].expand(-1, 3, -1, -1), x.mT):
+    tokens = torch.randn(2, 5, 12)[:, :, 3:7].mT.unsqueeze(-1)  # a slice whose only column has any stride
+    assert layout_of(tokens) == torch.channels_last
+    for each in (
+        x[:, 3:7, :1, :1],
+        x.contiguous()[:, 3:7],
+        x.contiguous()[:, :, 1:4],
+        x[:, :1],
+        x[:, :1].expand(-1, 3, -1, -1),
+        x.mT,
+    ):
         assert layout_of(each) == torch.contiguous_format
 
 

@@ -19,7 +19,9 @@ from lightsr_kernels.dispatch import why_not
 from lightsr_kernels.spec import SPECS
 
 SIZE = Path("/sys/devices/system/cpu/cpu0/cache/index3/size")
-PICTURES, CHANNELS, SIDE = 5, 48, (96, 112)  # 10.3 MB of float32, and 2.1 MB of each picture
+CHANNELS, SIDE = 48, (96, 112)
+MOST = 1 << 27  # bytes that this test makes a result of
+DTYPES = (torch.float32, torch.bfloat16, torch.float64)
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 
 
@@ -29,44 +31,45 @@ def least_bytes() -> int:
     return (int(found[1]) if found else 32768) * 1024 // 4
 
 
-def filters(*shape: int) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(1)) / shape[1]
+def filters(x: Tensor, *shape: int) -> Tensor:
+    return (torch.randn(*shape, generator=torch.Generator().manual_seed(1)) / shape[1]).to(x.dtype)
 
 
 def split(x: Tensor, **more: Tensor) -> Tensor:
-    return torch.cat(ops.split_distillation(x, 16, weight=filters(16, 16, 1, 1), residual=x, **more), 1)
+    return torch.cat(ops.split_distillation(x, 16, weight=filters(x, 16, 16, 1, 1), residual=x, **more), 1)
 
 
 def large_kernel(x: Tensor) -> Tensor:
-    return ops.large_kernel_attention(
-        x, filters(CHANNELS, 1, 5, 5), None, filters(CHANNELS, 1, 7, 7), None, filters(CHANNELS, CHANNELS, 1, 1), None
-    )
+    near, far, mix = filters(x, CHANNELS, 1, 5, 5), filters(x, CHANNELS, 1, 7, 7), filters(x, CHANNELS, CHANNELS, 1, 1)
+    return ops.large_kernel_attention(x, near, None, far, None, mix, None)
 
 
 CALLS: dict[str, Callable[[Tensor], Tensor]] = {
-    "depthwise_conv": lambda x: ops.depthwise_conv(x, filters(CHANNELS, 1, 7, 7)),
-    "depthwise_conv gated": lambda x: ops.depthwise_conv(x, filters(CHANNELS, 1, 13, 13), activation="gelu", gate=x),
-    "dense_conv": lambda x: ops.dense_conv(x, filters(CHANNELS, CHANNELS, 3, 3), residual=x),
+    "depthwise_conv": lambda x: ops.depthwise_conv(x, filters(x, CHANNELS, 1, 7, 7)),
+    "depthwise_conv gated": lambda x: ops.depthwise_conv(x, filters(x, CHANNELS, 1, 13, 13), activation="gelu", gate=x),
+    "dense_conv": lambda x: ops.dense_conv(x, filters(x, CHANNELS, CHANNELS, 3, 3), residual=x),
     "instance_norm": ops.instance_norm,
-    "pixel_attention": lambda x: ops.pixel_attention(x, filters(CHANNELS, CHANNELS, 1, 1)),
-    "distillation_fusion": lambda x: ops.distillation_fusion([x], filters(CHANNELS, CHANNELS, 1, 1), residual=x),
+    "pixel_attention": lambda x: ops.pixel_attention(x, filters(x, CHANNELS, CHANNELS, 1, 1)),
+    "distillation_fusion": lambda x: ops.distillation_fusion([x], filters(x, CHANNELS, CHANNELS, 1, 1), residual=x),
     "split_distillation": split,
-    "split_distillation convolved": lambda x: split(x, convolution=filters(CHANNELS, CHANNELS, 3, 3)),
+    "split_distillation convolved": lambda x: split(x, convolution=filters(x, CHANNELS, CHANNELS, 3, 3)),
     "large_kernel_attention": large_kernel,
 }
 
 
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("name", CALLS)
-def test_size_of_the_result_changes_no_bit(name: str, layout: str) -> None:
+def test_size_of_the_result_changes_no_bit(name: str, layout: str, dtype: torch.dtype) -> None:
     call = CALLS[name]
     if reason := why_not("cpu", SPECS[name.split(maxsplit=1)[0]], "cpu"):
         pytest.skip(reason)
-    shape = PICTURES, CHANNELS, *SIDE
-    x = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(memory_format=LAYOUTS[layout])
-    assert x[:1].nbytes < 2**22
-    if not 2**22 <= least_bytes() <= x.nbytes:
-        pytest.skip(f"a quarter of this machine's last cache is {least_bytes()} bytes")
+    one = torch.empty(1, CHANNELS, *SIDE, dtype=dtype).nbytes
+    pictures = least_bytes() // one + 2
+    if pictures * one > MOST or one > least_bytes():
+        pytest.skip(f"results go past this machine's caches from {least_bytes()} bytes on")
+    x = torch.randn(pictures, CHANNELS, *SIDE, generator=torch.Generator().manual_seed(0))
+    x = x.to(dtype).to(memory_format=LAYOUTS[layout])
 
     def run(x: Tensor) -> list[Any]:
         own = x.detach().requires_grad_()
@@ -74,6 +77,6 @@ def test_size_of_the_result_changes_no_bit(name: str, layout: str) -> None:
         return [out.detach(), *torch.autograd.grad(out, own, out.detach())]
 
     with ops.backend("cpu"):
-        together, apart = run(x), [run(x[i : i + 1]) for i in range(PICTURES)]
+        together, apart = run(x), [run(x[i : i + 1]) for i in range(pictures)]
     for got, parts in zip(together, zip(*apart, strict=True), strict=True):
         assert torch.equal(got, torch.cat(parts))

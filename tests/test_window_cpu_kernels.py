@@ -8,15 +8,13 @@ what a pixel that is no number spreads to.
 from __future__ import annotations
 
 import ctypes
-import platform
-import shutil
 import subprocess
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from test_depthwise_cpu_kernels import CSRC, LEVELS, TORCH, TYPES, Memory, assert_same_with_threads
+from simd_levels import LEVELS, compiler_for
+from test_depthwise_cpu_kernels import CSRC, TORCH, TYPES, Memory, assert_same_with_threads
 from torch import Tensor
 
 import lightsr_kernels
@@ -80,13 +78,7 @@ def lay_out(args: list[Any], layout: torch.memory_format) -> list[Any]:
 
 @pytest.fixture(scope="module", params=LEVELS)
 def kernels(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
-    compiler = shutil.which("g++") or shutil.which("c++")
-    if compiler is None:
-        pytest.skip("needs a C++ compiler")
-    flags, needed = LEVELS[request.param]
-    has = Path("/proc/cpuinfo").read_text().split() if platform.machine() == "x86_64" else []
-    if any(flag not in has for flag in needed):
-        pytest.skip(f"this machine has no {request.param}")
+    compiler, flags = compiler_for(request.param)
     folder = tmp_path_factory.mktemp("kernels")
     (folder / "exports.cpp").write_text(EXPORTS)
     library = folder / "kernels.so"

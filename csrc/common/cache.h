@@ -12,11 +12,8 @@
 
 namespace lightsr {
 
-// Of the last cache that a core has, in bytes. Tests set it, so that small results go past it too.
+// Of the third-level cache that a core has, in bytes, where Linux tells; else what many have.
 inline int64_t cache_bytes() {
-#ifdef LIGHTSR_CACHE_BYTES
-  return LIGHTSR_CACHE_BYTES;
-#else
   static const int64_t found = [] {
     long long kilobytes = 0;
     if (std::FILE* file = std::fopen("/sys/devices/system/cpu/cpu0/cache/index3/size", "r")) {
@@ -26,15 +23,22 @@ inline int64_t cache_bytes() {
     return int64_t(kilobytes > 0 ? kilobytes : 32768) * 1024;
   }();
   return found;
+}
+
+// Whether a result of so many numbers of type T goes past the caches, where its rows lie `step` numbers apart. In rows
+// that do not begin with a line, most vectors would be stored as ever, and their lines should have been asked for.
+template <class T>
+bool past_cache(int64_t numbers, int64_t step) {
+#ifdef LIGHTSR_PAST_CACHE
+  return level::streams;  // all there are, for tests
+#else
+  constexpr int64_t each = sizeof(T), line = 64;
+  return level::streams && numbers * each >= cache_bytes() / 4 && step * each % line == 0;
 #endif
 }
 
-// Whether a result of so many bytes goes past the caches.
-inline bool past_cache(int64_t bytes) {
-  return level::streams && bytes >= cache_bytes() / 4;
-}
-
-// Stores a vector, or its first `part` numbers, of a result of which `past` says whether it goes past the caches.
+// Stores a vector, or its first `part` numbers, of a result of which `past` says whether it goes past the caches. What
+// calls this runs in run_tasks (parallel.h), or ends with level::settle(): before that, other threads may not see it.
 template <class E, class S>
 inline void put(Vec<E> value, S* to, bool past) {
   past ? value.stream(to) : value.store(to);

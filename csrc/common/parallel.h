@@ -14,7 +14,8 @@
 namespace lightsr {
 
 // Runs run(task) for each task below count, each once, in no set order: a thread that is done takes the next task, so
-// that one which the machine slows down does not hold up the rest. What a task writes must be its own.
+// that one which the machine slows down does not hold up the rest. What a task writes must be its own; at the end all
+// of it can be seen by every thread, stores past the caches (cache.h) too.
 template <class Run>
 void run_tasks(int64_t count, const Run& run) {
   int64_t threads = std::min<int64_t>(count, torch::stable::get_num_threads());

@@ -4,8 +4,8 @@
 //
 //   Vec<float> v = Vec<float>::load(p);         // p: float, Float16 or BFloat16
 //   Vec<float> v = Vec<float>::load(p, count);  // the first count lanes, 0 <= count <= size; the others are 0, not
-//   read v.store(p); v.store(p, count); Vec<float>::fill(2), v + w, v - w, v * w, v / w, fma(a, b, c) = a b + c, min,
-//   max, select, sum(v)
+//   read v.store(p); v.store(p, count); v.stream(p); Vec<float>::fill(2), v + w, v - w, v * w, v / w, fma(a, b, c) = a
+//   b + c, min, max, select, sum(v)
 #pragma once
 
 #include <cstdint>

@@ -59,7 +59,7 @@ class Forward {
               static_cast<const S*>(call.gate),
               static_cast<const S*>(call.residual),
               static_cast<S*>(call.out),
-              past_cache(call.n * call.c * call.h * call.w * int64_t(sizeof(S)))};
+              !shared_lines && past_cache<S>(call.n * call.c * call.h * call.w, PerLane ? call.c : call.w)};
     plan();
   }
 
@@ -188,7 +188,7 @@ class Forward {
       int64_t to = at.start + y * at.row + (left + j * along) * at.column;
       tile.x = x + j * size;
       tile.soon_read = reinterpret_cast<const char*>(static_cast<const S*>(call.x) + to + (next - y) * at.row);
-      tile.soon_written = reinterpret_cast<const char*>(finish.out + to);
+      tile.soon_written = finish.past ? nullptr : reinterpret_cast<const char*>(finish.out + to);
       bool whole = PerLane ? at.lanes == size : (j + many) * size <= width;
       if (std::is_same_v<T, S> && finish.none() && whole && remain == tile_rows) {
         tile.out = reinterpret_cast<T*>(finish.out + to);

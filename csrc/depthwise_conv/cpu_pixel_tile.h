@@ -113,9 +113,11 @@ class PixelSums {
   template <class Out, int... k>
   [[gnu::always_inline]] static void finish(const All& sums, Out* out, int64_t row, int64_t column, bool past,
                                             Indices<k...>) {
-    (put(sums[k / halves / V][k / halves % V][k % halves],
-         out + k / halves / V * row + k / halves % V * column + k % halves * size, past),
-     ...);
+    const auto place = [=](int i) { return out + i / halves / V * row + i / halves % V * column + i % halves * size; };
+    if (past)
+      (sums[k / halves / V][k / halves % V][k % halves].stream(place(k)), ...);
+    else
+      (sums[k / halves / V][k / halves % V][k % halves].store(place(k)), ...);
   }
   template <int written, class Place, int... k>
   [[gnu::always_inline]] static void fetch(const Place* at, int64_t row, int64_t column, Indices<k...>) {

@@ -56,11 +56,11 @@ struct Tile {
   const Sums<T>* start;  // what the sums begin with, the bias: one number or one vector
   Sums<T>* out;
   int64_t out_row, out_vector;  // from row to row, from vector to vector
-  bool past;                    // whether results go past the caches (common/cache.h)
+  bool past;                    // whether `out` goes past the caches (common/cache.h)
   int64_t tiles;                // side by side
   // What will be read and written soon, R rows of V vectors for each tile, and the bytes between these. Fetching it
   // while the sums are busy takes its time off; addresses that nothing stands at do no harm.
-  const char *soon_read, *soon_written;
+  const char *soon_read, *soon_written;  // nothing is asked for to be written where that is null
   int64_t soon_row, soon_vector;
 };
 
@@ -150,13 +150,16 @@ template <class T, int R, int V, int... i>
 }
 template <class T, int R, int V, int... i>
 [[gnu::always_inline]] inline void finish(const Vec<Sums<T>> (&sums)[R][V], const Tile<T>& tile, Indices<i...>) {
-  (put(sums[i / V][i % V], tile.out + i / V * tile.out_row + i % V * tile.out_vector, tile.past), ...);
+  if (tile.past)
+    (sums[i / V][i % V].stream(tile.out + i / V * tile.out_row + i % V * tile.out_vector), ...);
+  else
+    (sums[i / V][i % V].store(tile.out + i / V * tile.out_row + i % V * tile.out_vector), ...);
 }
 
 template <class T, int V, int... i>
 [[gnu::always_inline]] inline void fetch(const Tile<T>& tile, Indices<i...>) {
   (__builtin_prefetch(tile.soon_read + i / V * tile.soon_row + i % V * tile.soon_vector, 0, 2), ...);
-  if (tile.past) return;
+  if (!tile.soon_written) return;
   (__builtin_prefetch(tile.soon_written + i / V * tile.soon_row + i % V * tile.soon_vector, 1), ...);
 }
 
@@ -194,7 +197,7 @@ void run_tiles(Tile<T> tile) {
     tile.x += V * Vec<T>::size;
     tile.out += V * tile.out_vector;
     tile.soon_read += V * tile.soon_vector;
-    tile.soon_written += V * tile.soon_vector;
+    if (tile.soon_written) tile.soon_written += V * tile.soon_vector;
   }
 }
 

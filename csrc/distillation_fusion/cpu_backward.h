@@ -107,7 +107,7 @@ class Backward {
     const Rows<F> to = buffers.grad.numbers;
     const ChannelSums<S> sums = buffers.sums;
     const Vec<S> gain = all_.residual_gain;
-    const bool past = past_cache(call_.n * call_.pixels * outs * int64_t(sizeof(T)));
+    const bool past = past_cache<T>(call_.n * call_.pixels * outs, all_.planes ? call_.pixels : outs);
     sums.clear(outs);
     block.every<S>(outs, [=](int64_t row, int64_t column, auto... part) {
       const Vec<S> value = Vec<S>::load(grad.at(row, column), part...);
@@ -132,7 +132,8 @@ class Backward {
   void give_part(const Block& block, int k, const Rows<S>& q) const {
     const Rows<T> to = block.of<T>(back_.grad_part[k], call_.channels[k], call_.pixels);
     const T* map = all_.map(block, k);
-    const bool planes = all_.planes, past = past_cache(call_.n * call_.pixels * call_.in * int64_t(sizeof(T)));
+    const bool planes = all_.planes;
+    const bool past = past_cache<T>(call_.n * call_.pixels * call_.in, planes ? call_.pixels : call_.channels[k]);
     block.every<S>(call_.channels[k], [=](int64_t row, int64_t column, auto... part) {
       Vec<S> value = Vec<S>::load(q.at(row, column), part...);
       if (map) value = value * Parameters<T>::factor(planes, map, row, column, part...);

@@ -99,7 +99,8 @@ class Forward {
     all_.gather(block, joined, call_.scale != nullptr);
     const auto bias = bias_.from_channel(0);
     const Vec<S> gain = all_.gain, residual_gain = all_.residual_gain;
-    const bool past = past_cache(call_.n * call_.pixels * call_.out_channels * int64_t(sizeof(T)));
+    const bool past =
+        past_cache<T>(call_.n * call_.pixels * call_.out_channels, all_.planes ? call_.pixels : call_.out_channels);
     const bool gained = call_.gain != nullptr, residual_gained = call_.residual_gain != nullptr;
     const auto multiply = [&](const auto& act) {
       weight_.multiply(

@@ -112,7 +112,7 @@ class Forward {
     const int64_t first = tile.picture * tokens_.picture() + tokens_.first(row * call_.w + tile.left);
     const T* x = static_cast<const T*>(call_.x) + first;
     T* out = static_cast<T*>(call_.out) + first;
-    const bool past = past_cache(call_.n * tokens_.picture() * int64_t(sizeof(T)));
+    const bool past = past_cache<T>(call_.n * tokens_.picture(), planes_ ? call_.h * call_.w : call_.c);
     const int64_t count = tile.right - tile.left, padded = tokens_.padded(), c = call_.c;
     const Rows<const F> gated{at.gated, step_ / 2};
     if (planes_) {

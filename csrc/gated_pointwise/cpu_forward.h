@@ -218,7 +218,7 @@ class Exit {
           bias(sums, row, column).star().store(to.at(row, column), part...);
         },
         &ahead);
-    const bool past = past_cache(call_.n * pixels * call_.c * int64_t(sizeof(T)));
+    const bool past = past_cache<T>(call_.n * pixels * call_.c, planes_ ? pixels : call_.c);
     out_(block, at.star,
          [past, to = block.of<T>(result_, call_.c, pixels)](V value, int64_t row, int64_t column, auto... part) {
            put(value, to.at(row, column), past, part...);

@@ -1,7 +1,7 @@
 // instance_norm_attention and its relatives on the CPU, backward.
 //
 // The floor is what has to be moved: grad and x are read for the gradient of the gate, then for the sums over planes,
-// then for the gradient of x, which is written.
+// then for the gradient of x, which is written; for a norm alone they are read once (cpu_norm_backward.h).
 #include "cpu_norm_backward.h"
 
 namespace lightsr {

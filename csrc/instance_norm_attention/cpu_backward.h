@@ -312,7 +312,7 @@ class AffineGradientPass : BackwardPass<E, S, last> {
     const int64_t groups = last ? count : size_.c, length = last ? size_.c : count;
     const bool residual = call_.residual, sloped = call_.slope;  // 0 times infinity would be NaN
     S* to = static_cast<S*>(call_.grad_x);
-    const bool past = past_cache(size_.numbers() * int64_t(sizeof(S)));
+    const bool past = size_.template past_cache<S>(last);
     each_run<gated && !last>(groups, [&](int64_t group, auto... j) {
       constexpr int many = sizeof...(j);
       const GradientRun<E, last, gated> runs[] = {

@@ -86,7 +86,7 @@ void apply(const GatedAffine& call, const Affine<E>& affine, int64_t n, int64_t 
            int64_t count, const E* gate) {
   using V = Vec<E>;
   const Pictures size(call);
-  const bool residual = call.residual, past = past_cache(size.numbers() * int64_t(sizeof(S)));
+  const bool residual = call.residual, past = size.past_cache<S>(last);
   const int64_t length = last ? size.c : count;
   for (int64_t r = last ? 0 : c; r < (last ? count : end); ++r) {
     const int64_t at = last ? size.pixel(n, first + r) : size.plane(n, r) + first;

@@ -4,7 +4,7 @@
 
 #include "cpu_factors.h"
 #include "cpu_forward.h"
-#include "cpu_forward_call.h"
+#include "cpu_calls.h"
 #include "cpu_moments.h"
 
 namespace lightsr::instance_norm_attention {

@@ -4,10 +4,8 @@
 // from memory once. Where channels are in the runs, or a plane is too large, it is one pass after the other.
 #pragma once
 
-#include <cmath>
-
 #include "cpu_backward.h"
-#include "cpu_forward_call.h"
+#include "cpu_calls.h"
 
 namespace lightsr::instance_norm_attention {
 

@@ -79,6 +79,7 @@ template <class Run>
 void spread(int64_t count, int64_t numbers, const Run& run) {
   if (numbers < 1 << 15) {
     for (int64_t task = 0; task < count; ++task) run(task);
+    level::settle();
   } else {
     run_tasks(count, run);
   }
@@ -90,6 +91,10 @@ struct Pictures {
   explicit Pictures(const Call& call) : n(call.n), c(call.c), h(call.h), w(call.w), pixels(h * w) {}
   int64_t n, c, h, w, pixels;
   int64_t numbers() const { return n * c * pixels; }
+  template <class S>
+  bool past_cache(bool last) const {
+    return lightsr::past_cache<S>(numbers(), last ? c : pixels);
+  }
   // Of a channel's first pixel and of a pixel's first channel.
   int64_t plane(int64_t picture, int64_t channel) const { return (picture * c + channel) * pixels; }
   int64_t pixel(int64_t picture, int64_t number) const { return (picture * pixels + number) * c; }

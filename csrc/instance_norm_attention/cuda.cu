@@ -18,6 +18,7 @@
 #include "moments.cuh"
 
 namespace lightsr {
+
 int64_t moments_workspace(const Moments& given) {
   const Moments call = norm::in_one_layout(given);
   return by_type(call.type, [&]<class T>() { return norm::moments_plan<T>(call).workspace; });

@@ -3,7 +3,7 @@
 #include "../common/tensors.h"
 #include "arguments.h"
 #ifndef LIGHTSR_CUDA
-#include "cpu_forward_call.h"
+#include "cpu_calls.h"
 #endif
 
 namespace lightsr {

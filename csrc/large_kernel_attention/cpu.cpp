@@ -109,7 +109,7 @@ class Attention {
         far_(call.weight2, call.bias2, call.c, call.kh2, call.kw2, call.dilation, call.h, call.w),
         mix_(call.mix_weight, call.mix_bias, call.c),
         out_(call.out_weight, call.out_bias, call.out_weight ? call.c : 0),
-        past_(past_cache(call.n * call.c * call.h * call.w * int64_t(sizeof(T)))) {}
+        past_(past_cache<T>(call.n * call.c * call.h * call.w, last_ ? call.c : call.h * call.w)) {}
 
   void run() {
     const int64_t picture = call_.c * call_.h * call_.w;

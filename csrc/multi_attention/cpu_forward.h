@@ -52,7 +52,7 @@ class Fused {
     const Rows<T> out = block.of<T>(call_.out, call_.out_channels, pixels);
     const Rows<const T> residual = block.of<T>(call_.residual);
     const bool planes = planes_, weighted = call_.out_weight != nullptr;
-    const bool past = past_cache(call_.n * pixels * call_.out_channels * int64_t(sizeof(T)));
+    const bool past = past_cache<T>(call_.n * pixels * call_.out_channels, planes_ ? pixels : call_.out_channels);
     for (int64_t k = 0; k < call_.branches; ++k) {
       const AttentionBranch& branch = call_.branch[k];
       const S* gate = static_cast<const S*>(call_.gates) + (block.picture * call_.branches + k) * pixels + block.pixel;

@@ -146,7 +146,7 @@ class Backward {
             picture(back_.grad_x),
             picture(back_.grad_residual),
             sums.from_channel(first),
-            past_cache(call_.n * call_.pixels * call_.c * int64_t(sizeof(T)))};
+            past_cache<T>(call_.n * call_.pixels * call_.c, all_.planes ? call_.pixels : call_.c)};
   }
 
   void block(const Block& block, const Buffers& buffers, double* to, const int64_t* at, Ahead& ahead) const {

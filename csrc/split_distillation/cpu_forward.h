@@ -4,6 +4,8 @@
 // in the cache, through its product, activation and gate, and to its place.
 #pragma once
 
+#include <numeric>
+
 #include "../common/block_tasks.h"
 #include "../common/pixel_product.h"
 #include "../common/simd_math.h"
@@ -57,7 +59,10 @@ struct Parameters {
         weight(planes, static_cast<const T*>(call.weight), call.weight ? call.distilled : 0, call.split, call.split, 1),
         gate(planes, static_cast<const T*>(call.gate_weight), call.gate_weight ? call.distilled : 0, call.distilled,
              call.distilled, 1),
-        past(past_cache(call.n * call.pixels * (call.distilled + (call.remaining ? rest : 0)) * int64_t(sizeof(T)))) {}
+        past(past_cache<T>(call.n * call.pixels * (call.distilled + written()),
+                           planes ? call.pixels : std::gcd(call.distilled, written()))) {}
+
+  int64_t written() const { return call.remaining ? rest : 0; }  // channels of the remaining part that are wanted
 
   // x + bias + residual, of channels from one on.
   template <class X>

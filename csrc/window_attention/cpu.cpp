@@ -69,7 +69,7 @@ class Forward {
     const int64_t picture = run.picture * tokens_.picture();
     const T* x = static_cast<const T*>(call_.x) + picture;
     T* out = static_cast<T*>(call_.out) + picture;
-    const bool past = past_cache(call_.n * tokens_.picture() * int64_t(sizeof(T)));
+    const bool past = past_cache<T>(call_.n * tokens_.picture(), planes_ ? call_.h * call_.w : call_.c);
     F* rows = reinterpret_cast<F*>(at.rows);
     // A number takes sizeof(S) bytes where results lie, so a set's normalised rows end before the next one's.
     const int64_t slot = slot_ * (sizeof(S) / sizeof(F));

@@ -75,9 +75,11 @@ class Tokens {
     }
   }
 
-  // out = x + rows at `count` neighbouring pixels of planes; x and out at the first of them. past: the caches, by out.
+  // out = x + rows at `count` neighbouring pixels of planes; x and out at the first of them. `past` says whether out
+  // goes past the caches, if a vector is a line: of several, the next one comes after all other planes have had theirs.
   template <class Place>
   void add(const T* x, T* out, int64_t count, bool past, const Place& place) const {
+    past = past && size * sizeof(T) >= 64;
     for (int64_t p = 0; p < count; p += size) {
       const int many = static_cast<int>(std::min<int64_t>(size, count - p));
       if (many == size) {

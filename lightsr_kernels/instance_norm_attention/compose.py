@@ -250,12 +250,13 @@ def backward(
             # y = scale x: there is no centre in it, but sums of dy (x - centre) keep the digits that count.
             centre = mean.to(wide(x.dtype))
             affine = centre, affine[1], None if affine[1] is None else affine[1] * centre
-        pixels = x.shape[2] * x.shape[3]
-        together = getattr(passes, "norm_backward", None) if parts.only_norm and "x" in wants and pixels > 1 else None
-        if together is not None and (both := together(grad, x, affine, mean, variance, parts.eps)) is not None:
-            sums, found["x"] = both
-        else:
+        both = _of_norm(passes, grad, x, affine, parts, mean, variance) if "x" in wants else None
+        if both is None:
             sums = passes.affine_sums(grad, x, affine, gate, pooled, grad_pooled, share)
+        else:
+            sums, found["x"] = both
+    if parts.has_planes and wants - found.keys():
+        pixels = x.shape[2] * x.shape[3]
         centre = torch.zeros_like(mean) if affine[0] is None else affine[0].double()
         by_mean, by_variance, by_name = plane_gradients(
             sums, mean, variance, centre, parts.of_planes(x), parts.eps, parts.statistic, parts.norm, pixels
@@ -271,6 +272,19 @@ def backward(
             grad, x, affine, gate, pooled, grad_pooled, share, parts.residual, constant, slope
         )
     return [_own(found[name], value) for name, value in given.items() if name in wants]
+
+
+def _of_norm(
+    passes: Passes, grad: Tensor, x: Tensor, affine: Affine, parts: Parts, mean: Tensor, variance: Tensor
+) -> tuple[Tensor, Tensor] | None:
+    """The sums and the gradient of x in one call, where a norm is all there is and the backend can.
+
+    Not for one pixel: its gradient is 0, and what cancels there would leave a rounding.
+    """
+    norm_backward = getattr(passes, "norm_backward", None)
+    if norm_backward is None or not parts.only_norm or x.shape[2] * x.shape[3] == 1:
+        return None
+    return cast(tuple[Tensor, Tensor] | None, norm_backward(grad, x, affine, mean, variance, parts.eps))
 
 
 def _maps(passes: Passes, x: Tensor, affine: Affine, weight: Tensor) -> tuple[Tensor, Tensor]:
