@@ -2,9 +2,9 @@
 // other, a picture where pictures are small, else all there is.
 #pragma once
 
+#include "cpu_calls.h"
 #include "cpu_factors.h"
 #include "cpu_forward.h"
-#include "cpu_calls.h"
 #include "cpu_moments.h"
 
 namespace lightsr::instance_norm_attention {
