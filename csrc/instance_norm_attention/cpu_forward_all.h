@@ -23,13 +23,10 @@ class ForwardPass {
     const int64_t threads = torch::stable::get_num_threads(), picture = size_.c * size_.pixels * int64_t(sizeof(S));
     const bool apart = !last && call_.has_factors && !call_.factors.down_weight && !call_.affine.spatial_weight;
     if (apart && picture / size_.c <= cached && size_.n * size_.c >= threads) {
-      const int64_t planes = size_.n * size_.c, some = std::max<int64_t>(1, 16384 / size_.pixels);
-      spread(ceil_div(planes, some), size_.numbers(), [&](int64_t task) {
-        for (int64_t i = task * some; i < std::min(planes, (task + 1) * some); ++i) {
-          moments_.alone(i);
-          factors_.plane(i / size_.c, i % size_.c, 1);
-          affine_.plane(i / size_.c, i % size_.c);
-        }
+      spread_planes(size_.n * size_.c, size_.pixels, [&](int64_t i) {
+        moments_.alone(i);
+        factors_.plane(i / size_.c, i % size_.c, 1);
+        affine_.plane(i / size_.c, i % size_.c);
       });
     } else if (call_.has_factors && picture <= cached && (size_.n % threads == 0 || size_.n >= 2 * threads)) {
       spread(size_.n, size_.numbers(), [&](int64_t n) {

@@ -25,13 +25,10 @@ class NormBackwardPass {
   void run() {
     const int64_t bytes = 2 * pixels_ * int64_t(sizeof(S));
     if (affine_.c == 1 && bytes <= cached && planes_ >= torch::stable::get_num_threads()) {
-      const int64_t some = std::max<int64_t>(1, 16384 / pixels_);
-      spread(ceil_div(planes_, some), planes_ * pixels_, [&](int64_t task) {
-        for (int64_t i = task * some; i < std::min(planes_, (task + 1) * some); ++i) {
-          sums_.alone(i);
-          numbers(i);
-          gradient_.alone(i);
-        }
+      spread_planes(planes_, pixels_, [&](int64_t i) {
+        sums_.alone(i);
+        numbers(i);
+        gradient_.alone(i);
       });
     } else {
       sums_.run();

@@ -85,6 +85,15 @@ void spread(int64_t count, int64_t numbers, const Run& run) {
   }
 }
 
+// visit(plane) for planes that know nothing of each other, some a task where they are small.
+template <class Visit>
+void spread_planes(int64_t planes, int64_t pixels, const Visit& visit) {
+  const int64_t some = std::max<int64_t>(1, 16384 / pixels);
+  spread(ceil_div(planes, some), planes * pixels, [&](int64_t task) {
+    for (int64_t plane = task * some; plane < std::min(planes, (task + 1) * some); ++plane) visit(plane);
+  });
+}
+
 // The sizes of pictures, and where their numbers are.
 struct Pictures {
   template <class Call>

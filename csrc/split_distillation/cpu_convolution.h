@@ -26,7 +26,7 @@ class EndOfConvolution {
   static constexpr bool all_channels = true;
 
   EndOfConvolution(const DenseConv& convolution, const SplitDistillation& call)
-      : w_(convolution.w), call_(call), forward_(call), rest_(call.remaining ? forward_.parameters().rest : 0) {}
+      : w_(convolution.w), call_(call), forward_(call), rest_(forward_.parameters().written()) {}
 
   int64_t bytes(int64_t pixels) const { return std::get<2>(buffers(nullptr, pixels)); }
 

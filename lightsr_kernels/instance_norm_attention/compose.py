@@ -255,18 +255,19 @@ def backward(
             sums = passes.affine_sums(grad, x, affine, gate, pooled, grad_pooled, share)
         else:
             sums, found["x"] = both
-    if parts.has_planes and wants - found.keys():
-        pixels = x.shape[2] * x.shape[3]
-        centre = torch.zeros_like(mean) if affine[0] is None else affine[0].double()
-        by_mean, by_variance, by_name = plane_gradients(
-            sums, mean, variance, centre, parts.of_planes(x), parts.eps, parts.statistic, parts.norm, pixels
-        )
-        found |= by_name
-        if parts.norm and pixels == 1 and affine[1] is not None:
-            affine = affine[0], torch.zeros_like(affine[1]), affine[2]
-        slopes = 2 / pixels * by_variance
-        constant = (by_mean / pixels - slopes * (mean - centre)).to(wide(x.dtype))
-        slope = slopes.to(wide(x.dtype))
+        if wants - found.keys():
+            pixels = x.shape[2] * x.shape[3]
+            centre = torch.zeros_like(mean) if affine[0] is None else affine[0].double()
+            by_mean, by_variance, by_name = plane_gradients(
+                sums, mean, variance, centre, parts.of_planes(x), parts.eps, parts.statistic, parts.norm, pixels
+            )
+            found |= by_name
+            if parts.norm and pixels == 1 and affine[1] is not None:
+                affine = affine[0], torch.zeros_like(affine[1]), affine[2]
+            if "x" not in found:
+                slopes = 2 / pixels * by_variance
+                constant = (by_mean / pixels - slopes * (mean - centre)).to(wide(x.dtype))
+                slope = slopes.to(wide(x.dtype))
     if "x" in wants and "x" not in found:
         found["x"] = passes.affine_gradient(
             grad, x, affine, gate, pooled, grad_pooled, share, parts.residual, constant, slope
