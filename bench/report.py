@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import re
 from collections.abc import Iterator
@@ -34,6 +35,7 @@ def machine() -> dict[str, Any]:
     return {
         "device": device_name(),
         "threads": torch.get_num_threads(),
+        "waiting threads": os.environ.get("OMP_WAIT_POLICY", "active"),
         "simd": torch.backends.cpu.get_cpu_capability(),
         "peak": multiply_adds(DEVICES[-1]).name,
         "platform": platform.platform(),
