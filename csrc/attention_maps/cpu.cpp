@@ -52,7 +52,9 @@ class Forward {
 
   void run() const {
     const int64_t bytes = Buffers(*this, nullptr).bytes;
-    run_tasks(sets_.tasks(call_.n), [&](int64_t task) { run(sets_.at(task), Buffers(*this, scratch<char>(bytes))); });
+    run_tasks(sets_.tasks(call_.n), [&](int64_t task) {
+      run(sets_.at(task), sets_.after(task, call_.n), Buffers(*this, scratch<char>(bytes)));
+    });
   }
 
  private:
@@ -77,9 +79,13 @@ class Forward {
           bytes(arena.used(from)) {}
   };
 
-  void run(const Sets::Run& run, const Buffers& at) const {
+  const T* picture_of(const Sets::Run& run) const {
+    return static_cast<const T*>(call_.x) + run.picture * tokens_.picture();
+  }
+
+  void run(const Sets::Run& run, const std::optional<Sets::Run>& next, const Buffers& at) const {
     const int64_t step = tokens_.padded(), tokens = sets_.tokens;
-    const T* x = static_cast<const T*>(call_.x) + run.picture * tokens_.picture();
+    const T* x = picture_of(run);
     sets_.stretches(run, slot_, [&](int64_t pixel, int64_t count, const auto& place) {
       tokens_.normed(x + tokens_.first(pixel), count, at.work, [&](int64_t p) { return at.rows + place(p) * step; });
     });
@@ -87,25 +93,23 @@ class Forward {
       F* rows = at.rows + s * slot_ * step;
       std::fill_n(rows + tokens * step, (slot_ - tokens) * step, F{});
       T* maps = static_cast<T*>(call_.maps) + (run.set + s) * tokens * tokens;
-      // Memory for the set's maps comes into the cache while its queries are computed.
-      const int64_t bytes = tokens * int64_t(sizeof(T));
-      weight_.multiply({rows, step}, tokens, step,
-                       [=, to = at.queries](Vec<S> sums, int64_t row, int64_t column, auto...) {
-                         sums.store(to + row * step + column);
-                         if (column) return;
-                         char* ahead = reinterpret_cast<char*>(maps) + row * bytes;
-                         for (int64_t b = 0; b < bytes; b += 64) __builtin_prefetch(ahead + b, 1);
-                       });
+      // Memory for the set's maps comes into the cache before they are computed, and of the next run's pixels a share.
+      Ahead ahead;
+      ahead.add(maps, 0, tokens * tokens * int64_t(sizeof(T)), 1);
+      if (next) tokens_.ask_for(picture_of(*next), sets_, *next, ahead, s, run.count);
+      weight_.multiply_to({rows, step}, tokens, step, Rows<F>{at.queries, step}, &ahead);
       turn_rows<T>(rows, slot_, step, at.keys);
       for (int64_t query = 0; query < tokens; query += size) {
         const int many = static_cast<int>(std::min<int64_t>(size, tokens - query));
         const E* queries = reinterpret_cast<const E*>(at.queries + query * step);
         const Product<E> product{queries, step / each, 1, at.keys, slot_, depth_of<T>(call_.c)};
-        multiply(product, many, slot_,
-                 [to = at.scores, slot = slot_, position = position_.data() + query * slot_](Vec<S> sums, int64_t row,
-                                                                                             int64_t column, auto...) {
-                   (sums + Vec<S>::load(position + row * slot + column)).store(to + row * slot + column);
-                 });
+        multiply(
+            product, many, slot_,
+            [to = at.scores, slot = slot_, position = position_.data() + query * slot_](Vec<S> sums, int64_t row,
+                                                                                        int64_t column, auto...) {
+              (sums + Vec<S>::load(position + row * slot + column)).store(to + row * slot + column);
+            },
+            &ahead);
         softmax<S>({at.scores, slot_}, many, tokens, maps + query * tokens);
       }
     }

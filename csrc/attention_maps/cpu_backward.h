@@ -136,20 +136,12 @@ class MapsBackward {
       for (F* rows : {normed, at.mixed.numbers.data}) std::fill_n(rows + place + tokens * step, missing, F{});
       before_softmax(run.set + s, at);
       if (!norm_ && !back_.grad_query_key_weight) continue;
-      multiply(product(at, normed + place, false), tokens, step,
-               [=, to = at.mixed.numbers.data + place](Vec<S> sums, int64_t row, int64_t column, auto... part) {
-                 sums.store(to + row * step + column, part...);
-               });
+      F* const mixed = at.mixed.numbers.data + place;
+      multiply_to(product(at, normed + place, false), tokens, step, mixed, step);
       if (!norm_) continue;
-      weight_.multiply({normed + place, step}, tokens, step,
-                       [=, to = at.inner](Vec<S> sums, int64_t row, int64_t column, auto... part) {
-                         sums.store(to + row * step + column, part...);
-                       });
+      weight_.multiply_to({normed + place, step}, tokens, step, Rows<F>{at.inner, step});
       S* const before = at.before + place;
-      weight_back_.multiply({at.mixed.numbers.data + place, step}, tokens, step,
-                            [=](Vec<S> sums, int64_t row, int64_t column, auto... part) {
-                              sums.store(before + row * step + column, part...);
-                            });
+      weight_back_.multiply_to({mixed, step}, tokens, step, Rows<S>{before, step});
       multiply(product(at, at.inner, true), tokens, step, [=](Vec<S> sums, int64_t row, int64_t column, auto... part) {
         S* to = before + row * step + column;
         (sums + V::load(to, part...)).store(to, part...);

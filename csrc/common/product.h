@@ -3,9 +3,9 @@
 // A tile of sums stays in registers: 8 rows x 3 vectors (4 rows where there are 16 registers); each step adds one
 // number of each row, spread, times one vector of each column group. In NCHW rows are output channels and columns
 // pixels, in channels_last rows are pixels and columns output channels, so results are stored as they lie in memory in
-// both. The bound is one multiply-add for each step of the depth; 11 loads for 24 of them. The sums pass through a tile
-// in the L1 cache on their way to what becomes of them. With Pair for numbers a step is two bfloat16 products. Products
-// leave the memory idle, so each step may ask for a cache line of what is read after them.
+// both. The bound is one multiply-add for each step of the depth; 11 loads for 24 of them. Sums of which something
+// becomes pass through a tile in the L1 cache on their way. With Pair for numbers a step is two bfloat16 products.
+// Products leave the memory idle, so each step may ask for a cache line of what is read after them.
 #pragma once
 
 #include <algorithm>
@@ -80,15 +80,15 @@ class Ahead {
     const char* from;
     int64_t step, bytes, rows;
   };
-  static constexpr int most = 32;
+  static constexpr int most = 64;
   Piece pieces_[most];
   int count_ = 0, first_ = 0;
   int64_t at_ = 0;
 };
 
-template <class E, int rows, int vectors>
-__attribute__((noinline)) void product_tile(const Product<E>& product, int64_t row, int64_t column, Sum<E>* tile,
-                                            Ahead* ahead) {
+template <class E, int rows, int vectors, class To>
+__attribute__((noinline)) void product_tile(const Product<E>& product, int64_t row, int64_t column, To* to,
+                                            int64_t step, Ahead* ahead) {
   using S = Sum<E>;
   Vec<S> sums[rows][vectors];
 #pragma GCC unroll 8
@@ -100,7 +100,7 @@ __attribute__((noinline)) void product_tile(const Product<E>& product, int64_t r
   const E* b = product.columns + column;
   const int64_t next = product.row;
   for (int64_t left = product.depth; left > 0;) {
-    Ahead::Run soon = ahead ? ahead->next(left) : Ahead::Run{reinterpret_cast<const char*>(tile), 0, left};
+    Ahead::Run soon = ahead ? ahead->next(left) : Ahead::Run{reinterpret_cast<const char*>(to), 0, left};
     left -= soon.steps;
     for (int64_t k = soon.steps; k > 0; --k, a += product.row_step, b += product.column_step, soon.at += soon.step) {
       __builtin_prefetch(soon.at, 0, 2);
@@ -128,7 +128,48 @@ __attribute__((noinline)) void product_tile(const Product<E>& product, int64_t r
 #pragma GCC unroll 8
   for (int r = 0; r < rows; ++r) {
 #pragma GCC unroll 4
-    for (int v = 0; v < vectors; ++v) sums[r][v].store(tile + (r * vectors + v) * Vec<S>::size);
+    for (int v = 0; v < vectors; ++v) sums[r][v].store(to + r * step + v * Vec<S>::size);
+  }
+}
+
+// What a product is computed in: `rows` rows from `row` on, 8 or half as many of them in registers, and `vectors`
+// vectors of columns from `column` on, `columns` of which there are.
+struct Tile {
+  int64_t row, rows;
+  bool half;
+  int64_t column, vectors, columns;
+};
+
+template <class S, class Use>
+void every_tile(int64_t rows, int64_t columns, const Use& use) {
+  constexpr int size = Vec<S>::size;
+  const int64_t vectors = (columns + size - 1) / size, groups = (vectors + product_vectors - 1) / product_vectors;
+  for (int64_t row = 0; row < rows; row += product_rows) {
+    const int64_t many = std::min<int64_t>(product_rows, rows - row);
+    for (int64_t group = 0; group < groups; ++group) {
+      const int64_t begin = vectors * group / groups, end = vectors * (group + 1) / groups, column = begin * size;
+      use(Tile{row, many, many <= product_rows / 2, column, end - begin, std::min(columns, end * size) - column});
+    }
+  }
+}
+
+// All sums of a tile, whether the product has so many or not; rows of them lie `step` numbers apart.
+template <class E, class To>
+void multiply_tile(const Product<E>& product, int64_t row, int64_t column, bool half, int64_t vectors, To* to,
+                   int64_t step, Ahead* ahead) {
+  switch (2 * vectors + half) {
+    case 2:
+      return product_tile<E, product_rows, 1>(product, row, column, to, step, ahead);
+    case 3:
+      return product_tile<E, product_rows / 2, 1>(product, row, column, to, step, ahead);
+    case 4:
+      return product_tile<E, product_rows, 2>(product, row, column, to, step, ahead);
+    case 5:
+      return product_tile<E, product_rows / 2, 2>(product, row, column, to, step, ahead);
+    case 6:
+      return product_tile<E, product_rows, 3>(product, row, column, to, step, ahead);
+    case 7:
+      return product_tile<E, product_rows / 2, 3>(product, row, column, to, step, ahead);
   }
 }
 
@@ -140,33 +181,35 @@ void multiply(const Product<E>& product, int64_t rows, int64_t columns, const Ea
   const Each each = given;  // a copy that nothing else points to, so what it holds stays in registers
   using S = Sum<E>;
   constexpr int size = Vec<S>::size;
-  alignas(64) S tile[product_rows * product_vectors * size];
-  const int64_t vectors = (columns + size - 1) / size, groups = (vectors + product_vectors - 1) / product_vectors;
-  for (int64_t row = 0; row < rows; row += product_rows) {
-    const int64_t many = std::min<int64_t>(product_rows, rows - row);
-    const bool half = many <= product_rows / 2;
-    for (int64_t group = 0; group < groups; ++group) {
-      const int64_t begin = vectors * group / groups, end = vectors * (group + 1) / groups, column = begin * size;
-      const int wide = static_cast<int>(end - begin);
-      // clang-format off
-      switch (2 * wide + half) {
-        case 2: product_tile<E, product_rows, 1>(product, row, column, tile, ahead); break;
-        case 3: product_tile<E, product_rows / 2, 1>(product, row, column, tile, ahead); break;
-        case 4: product_tile<E, product_rows, 2>(product, row, column, tile, ahead); break;
-        case 5: product_tile<E, product_rows / 2, 2>(product, row, column, tile, ahead); break;
-        case 6: product_tile<E, product_rows, 3>(product, row, column, tile, ahead); break;
-        case 7: product_tile<E, product_rows / 2, 3>(product, row, column, tile, ahead); break;
-      }
-      // clang-format on
-      const int64_t last = std::min(columns, end * size);
-      const S* from = tile;
-      for (int64_t r = row; r < row + many; ++r, from += wide * size) {
-        int64_t at = column;
-        for (; at + size <= last; at += size) each(Vec<S>::load(from + at - column), r, at);
-        if (at < last) each(Vec<S>::load(from + at - column), r, at, static_cast<int>(last - at));
-      }
+  alignas(64) S sums[product_rows * product_vectors * size];
+  every_tile<S>(rows, columns, [&](const Tile& tile) {
+    const int64_t step = tile.vectors * size, column = tile.column, columns = tile.columns;
+    multiply_tile(product, tile.row, column, tile.half, tile.vectors, sums, step, ahead);
+    const S* from = sums;
+    for (int64_t row = tile.row; row < tile.row + tile.rows; ++row, from += step) {
+      int64_t at = 0;
+      for (; at + size <= columns; at += size) each(Vec<S>::load(from + at), row, column + at);
+      if (at < columns) each(Vec<S>::load(from + at), row, column + at, static_cast<int>(columns - at));
     }
-  }
+  });
+}
+
+// The sums as they are, rows of them `step` numbers apart: whole tiles go there from registers.
+template <class E, class To>
+void multiply_to(const Product<E>& product, int64_t rows, int64_t columns, To* to, int64_t step,
+                 Ahead* ahead = nullptr) {
+  using S = Sum<E>;
+  constexpr int size = Vec<S>::size;
+  alignas(64) To sums[product_rows * product_vectors * size];
+  every_tile<S>(rows, columns, [&](const Tile& tile) {
+    To* const at = to + tile.row * step + tile.column;
+    const int64_t wide = tile.vectors * size;
+    const bool whole = tile.columns == wide && tile.rows == (tile.half ? product_rows / 2 : product_rows);
+    multiply_tile(product, tile.row, tile.column, tile.half, tile.vectors, whole ? at : sums, whole ? step : wide,
+                  ahead);
+    if (whole) return;
+    for (int64_t row = 0; row < tile.rows; ++row) std::copy_n(sums + row * wide, tile.columns, at + row * step);
+  });
 }
 
 }  // namespace lightsr

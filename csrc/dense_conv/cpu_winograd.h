@@ -229,16 +229,7 @@ class Winograd {
       const Product<E> part{all.rows + k * all.row_step,       all.row,         all.row_step,
                             all.columns + k * all.column_step, all.column_step, std::min(most, all.depth - k)};
       E* to = k ? more : out;
-      // clang-format off
-      switch (2 * vectors + half) {
-        case 2: product_tile<E, product_rows, 1>(part, row, column, to, ahead); break;
-        case 3: product_tile<E, product_rows / 2, 1>(part, row, column, to, ahead); break;
-        case 4: product_tile<E, product_rows, 2>(part, row, column, to, ahead); break;
-        case 5: product_tile<E, product_rows / 2, 2>(part, row, column, to, ahead); break;
-        case 6: product_tile<E, product_rows, 3>(part, row, column, to, ahead); break;
-        case 7: product_tile<E, product_rows / 2, 3>(part, row, column, to, ahead); break;
-      }
-      // clang-format on
+      multiply_tile(part, row, column, half, vectors, to, vectors * size, ahead);
       const int64_t numbers = k ? (half ? product_rows / 2 : product_rows) * vectors * size : 0;
       for (int64_t i = 0; i < numbers; i += size) (Vec<E>::load(out + i) + Vec<E>::load(more + i)).store(out + i);
     }

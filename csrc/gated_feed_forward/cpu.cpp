@@ -102,10 +102,11 @@ class Forward {
                    [=, to = at.normed](int64_t p) { return to + p * padded; });
     if (begin == tile.left) std::fill_n(to, step, S(0));
     if (end == tile.right) std::fill_n(to + (columns - 1) * step, step, S(0));
-    in_.multiply({at.normed, padded}, end - begin, step,
-                 [=, to = to + (begin - tile.left + 1) * step](Vec<S> sums, int64_t r, int64_t column, auto... part) {
-                   sums.store(to + r * step + column, part...);
-                 });
+    Ahead ahead;
+    if (row < std::min(tile.bottom, call_.h - 1)) {
+      tokens_.ask_for(x + tokens_.first((row + 1) * call_.w + begin), end - begin, ahead);
+    }
+    in_.multiply_to({at.normed, padded}, end - begin, step, Rows<S>{to + (begin - tile.left + 1) * step, step}, &ahead);
   }
 
   void result(const Tile& tile, int64_t row, const Buffers& at) const {
@@ -116,9 +117,7 @@ class Forward {
     const int64_t count = tile.right - tile.left, padded = tokens_.padded(), c = call_.c;
     const Rows<const F> gated{at.gated, step_ / 2};
     if (planes_) {
-      out_.multiply(gated, count, padded, [=, to = at.sums](Vec<S> sums, int64_t r, int64_t column, auto... part) {
-        sums.store(to + r * padded + column, part...);
-      });
+      out_.multiply_to(gated, count, padded, Rows<S>{at.sums, padded});
       tokens_.add(x, out, count, past, [=, from = at.sums](int64_t p) { return from + p * padded; });
     } else {
       out_.multiply(gated, count, c, [=](Vec<S> sums, int64_t r, int64_t column, auto... part) {

@@ -224,12 +224,7 @@ class Backward {
     if (row < std::min(tile.bottom + 1, call_.h)) {
       tokens_.ask_for(weight(back_.grad) + first(tile, row, begin), end - begin, ahead);
     }
-    in_.multiply(
-        {at.normed, padded}, end - begin, step,
-        [=, to = to + before * step](Vec<S> sums, int64_t r, int64_t column, auto... part) {
-          sums.store(to + r * step + column, part...);
-        },
-        &ahead);
+    in_.multiply_to({at.normed, padded}, end - begin, step, Rows<S>{to + before * step, step}, &ahead);
     for (int64_t p = 0; n && p < tile.width(); ++p) {
       std::copy_n(at.normed + (tile.left - begin + p) * padded, padded, n + p * n_step);
     }
@@ -247,10 +242,7 @@ class Backward {
     const int64_t before = begin - (tile.left - 1), after = tile.right + 1 - end;
     gradients_.rows(weight(back_.grad) + first(tile, row, begin), end - begin,
                     [=, to = at.grads](int64_t p) { return to + p * padded; });
-    out_back_.multiply({at.grads, padded}, end - begin, half,
-                       [=, to = at.star](Vec<S> sums, int64_t r, int64_t column, auto... part) {
-                         sums.store(to + r * half + column, part...);
-                       });
+    out_back_.multiply_to({at.grads, padded}, end - begin, half, Rows<S>{at.star, half});
     std::fill_n(to, before * step, S(0));
     std::fill_n(to + (columns - after) * step, after * step, S(0));
     // Pixels from one column of the tile's row on; a row of h begins a column before.
@@ -275,12 +267,7 @@ class Backward {
     T* grad_x = back_.grad_x ? static_cast<T*>(back_.grad_x) + place : nullptr;
     Ahead ahead;
     if (grad_x) tokens_.ask_for(grad_x, tile.width(), ahead);
-    in_back_.multiply(
-        {gh.data, gh.step}, tile.width(), padded,
-        [=, to = at.before](Vec<S> sums, int64_t r, int64_t column, auto... part) {
-          sums.store(to + r * padded + column, part...);
-        },
-        &ahead);
+    in_back_.multiply_to({gh.data, gh.step}, tile.width(), padded, Rows<S>{at.before, padded}, &ahead);
     gradients_.before(
         weight(call_.x) + place, weight(back_.grad) + place, grad_x, tile.width(), moments(at, row) + 2, pixels(),
         at.work, [=, from = at.before](int64_t p) { return from + p * padded; }, at.of_weight, at.of_bias);

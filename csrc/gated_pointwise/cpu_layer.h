@@ -111,16 +111,7 @@ void multiply_together(const std::array<Product<E>, count>& products, int64_t ro
       const int64_t many = std::min<int64_t>(product_rows, rows - row);
       const bool half = many <= product_rows / 2;
       for (size_t i = 0; i < count; ++i) {
-        // clang-format off
-        switch (2 * wide + half) {
-          case 2: product_tile<E, product_rows, 1>(products[i], row, column, tiles[i], ahead); break;
-          case 3: product_tile<E, product_rows / 2, 1>(products[i], row, column, tiles[i], ahead); break;
-          case 4: product_tile<E, product_rows, 2>(products[i], row, column, tiles[i], ahead); break;
-          case 5: product_tile<E, product_rows / 2, 2>(products[i], row, column, tiles[i], ahead); break;
-          case 6: product_tile<E, product_rows, 3>(products[i], row, column, tiles[i], ahead); break;
-          case 7: product_tile<E, product_rows / 2, 3>(products[i], row, column, tiles[i], ahead); break;
-        }
-        // clang-format on
+        multiply_tile(products[i], row, column, half, wide, tiles[i], wide * size, ahead);
       }
       const int64_t last = std::min(columns, end * size);
       const S* from = tiles[0];

@@ -118,7 +118,7 @@ class Attention {
     const int64_t fewest = std::max<int64_t>(16, 4 * far_.above());
     const int64_t most = std::max(fewest, numbers / (call_.c * call_.w));
     const int64_t rows = ceil_div(call_.h, ceil_div(call_.h, std::min(most, call_.h)));
-    x_step_ = apart<S>(round_up(call_.w, size) + 2 * near_.left());
+    x_step_ = apart<S>(lead(near_) + round_up(call_.w, size) + near_.left());
     x_plane_ = last_ ? apart<S>((rows + 2 * (near_.above() + far_.above())) * x_step_) : 0;
     t_plane_ = apart<S>(rows * call_.w + slack);
     const Memory<S> x(pictures * call_.c * x_plane_), t(pictures * call_.c * t_plane_);
@@ -143,7 +143,7 @@ class Attention {
         const int64_t n = task / rows, row = task % rows, y = piece.row - around + row;
         const T* from = nullptr;
         if (y >= 0 && y < call_.h) from = static_cast<const T*>(call_.x) + ((piece.picture + n) * call_.h + y) * w * c;
-        pad_pixels(x_ + n * c * x_plane_ + row * x_step_, x_plane_, from, c, w, near_.left());
+        pad_pixels(x_ + n * c * x_plane_ + row * x_step_ + skipped(near_), x_plane_, from, c, w, near_.left());
       }
     });
   }
@@ -177,11 +177,14 @@ class Attention {
     } else {
       const T* x = static_cast<const T*>(call_.x) + (piece.picture * call_.c + plane) * h * w;
       for (int64_t y = begin - above; y < end + above; ++y) {
-        pad_row(padded + (y - begin + above) * x_step_, y >= 0 && y < h ? x + y * w : nullptr, w, near_.left());
+        S* to = padded + (y - begin + above) * x_step_ + skipped(near_);
+        pad_row(to, y >= 0 && y < h ? x + y * w : nullptr, w, near_.left());
       }
     }
     std::fill_n(between, (begin - first) * step, S(0));
     std::fill_n(between + (end - first) * step, (last - end) * step, S(0));
+    padded += skipped(near_);
+    between += skipped(far_);
     for (int64_t y = begin; y < end; ++y) {
       S* at = between + (y - first) * step;
       std::fill_n(at, left, S(0));
@@ -191,7 +194,10 @@ class Attention {
     convolve_rows<S>({between, step}, far_.of(c), {t_ + plane * t_plane_ + row * w, w}, rows, w);
   }
 
-  int64_t between_step() const { return apart<S>(round_up(call_.w, size) + 2 * far_.left()); }
+  // Numbers of the picture begin at cache lines, the zeros that a filter sees to their left somewhere before.
+  static int64_t lead(const Filters<S, T>& filters) { return round_up(filters.left(), 64 / int64_t(sizeof(S))); }
+  static int64_t skipped(const Filters<S, T>& filters) { return lead(filters) - filters.left(); }
+  int64_t between_step() const { return apart<S>(lead(far_) + round_up(call_.w, size) + far_.left()); }
 
   void mix(const Piece& piece) const {
     constexpr int64_t tile = std::lcm(mix_vectors * size, mix_rows);

@@ -40,7 +40,9 @@ class Forward {
 
   void run() const {
     const int64_t bytes = Buffers(*this, nullptr).bytes;
-    run_tasks(sets_.tasks(call_.n), [&](int64_t task) { run(sets_.at(task), Buffers(*this, scratch<char>(bytes))); });
+    run_tasks(sets_.tasks(call_.n), [&](int64_t task) {
+      run(sets_.at(task), sets_.after(task, call_.n), Buffers(*this, scratch<char>(bytes)));
+    });
   }
 
  private:
@@ -64,11 +66,14 @@ class Forward {
           bytes(arena.used(from)) {}
   };
 
-  void run(const Sets::Run& run, const Buffers& at) const {
+  const T* picture_of(const Sets::Run& run) const {
+    return static_cast<const T*>(call_.x) + run.picture * tokens_.picture();
+  }
+
+  void run(const Sets::Run& run, const std::optional<Sets::Run>& next, const Buffers& at) const {
     const int64_t step = tokens_.padded();
-    const int64_t picture = run.picture * tokens_.picture();
-    const T* x = static_cast<const T*>(call_.x) + picture;
-    T* out = static_cast<T*>(call_.out) + picture;
+    const T* x = picture_of(run);
+    T* out = static_cast<T*>(call_.out) + run.picture * tokens_.picture();
     const bool past = past_cache<T>(call_.n * tokens_.picture(), planes_ ? call_.h * call_.w : call_.c);
     F* rows = reinterpret_cast<F*>(at.rows);
     // A number takes sizeof(S) bytes where results lie, so a set's normalised rows end before the next one's.
@@ -76,30 +81,27 @@ class Forward {
     sets_.stretches(run, slot, [&](int64_t pixel, int64_t count, const auto& place) {
       tokens_.normed(x + tokens_.first(pixel), count, at.work, [&](int64_t p) { return rows + place(p) * step; });
     });
+    const int64_t maps_bytes = sets_.tokens * sets_.tokens * int64_t(sizeof(T));
     for (int64_t s = 0; s < run.count; ++s) {
-      // The set's maps come from memory while its values are computed.
-      const char* maps = reinterpret_cast<const char*>(maps_of(run.set + s));
-      const int64_t bytes = sets_.tokens * int64_t(sizeof(T));
-      weight_.multiply({rows + s * slot * step, step}, sets_.tokens, step,
-                       [=, to = at.values](Vec<S> sums, int64_t row, int64_t column, auto...) {
-                         sums.store(to + row * step + column);
-                         if (column) return;
-                         for (int64_t b = 0; b < bytes; b += 64) __builtin_prefetch(maps + row * bytes + b);
-                       });
+      Ahead ahead;  // the next set's maps come from memory meanwhile, and of the next run's pixels a share
+      if (s + 1 < run.count || next) {
+        ahead.add(maps_of(s + 1 < run.count ? run.set + s + 1 : next->set), 0, maps_bytes, 1);
+      }
+      if (next) tokens_.ask_for(picture_of(*next), sets_, *next, ahead, s, run.count);
+      weight_.multiply_to({rows + s * slot * step, step}, sets_.tokens, step, Rows<F>{at.values, step}, &ahead);
       const Product<E> product = mix(run.set + s, at);
       if (planes_) {
-        multiply(product, sets_.tokens, step,
-                 [=, to = at.rows + s * slot_ * step](Vec<S> sums, int64_t row, int64_t column, auto... part) {
-                   sums.store(to + row * step + column, part...);
-                 });
+        multiply_to(product, sets_.tokens, step, at.rows + s * slot_ * step, step, &ahead);
       } else {
         const int64_t first = tokens_.first(run.pixel + s * sets_.step());
-        multiply(product, sets_.tokens, call_.c,
-                 [past, x = x + first, out = out + first, c = call_.c, offsets = sets_.offsets.data()](
-                     Vec<S> sums, int64_t row, int64_t column, auto... part) {
-                   const int64_t place = offsets[row] * c + column;
-                   put(sums + Vec<S>::load(x + place, part...), out + place, past, part...);
-                 });
+        multiply(
+            product, sets_.tokens, call_.c,
+            [past, x = x + first, out = out + first, c = call_.c, offsets = sets_.offsets.data()](
+                Vec<S> sums, int64_t row, int64_t column, auto... part) {
+              const int64_t place = offsets[row] * c + column;
+              put(sums + Vec<S>::load(x + place, part...), out + place, past, part...);
+            },
+            &ahead);
       }
     }
     if (!planes_) return;

@@ -117,13 +117,10 @@ class Backward {
     if (to) Vec<S>::fill(static_cast<S>(*from)).store(static_cast<T*>(to) + place, 1);
   }
 
-  // As many stretches of x and of the gradient as there is room for.
   void ask_for(const Sets::Run& run, Ahead& ahead) const {
-    const int64_t picture = run.picture * tokens_.picture();
-    sets_.stretches(run, slot_, [&](int64_t pixel, int64_t count, const auto&) {
-      tokens_.ask_for(weight(call_.x) + picture + tokens_.first(pixel), count, ahead);
-      tokens_.ask_for(weight(back_.grad) + picture + tokens_.first(pixel), count, ahead);
-    });
+    for (const void* each : {call_.x, back_.grad}) {
+      tokens_.ask_for(weight(each) + run.picture * tokens_.picture(), sets_, run, ahead);
+    }
   }
 
   void run(const Sets::Run& run, const Buffers& at, double* to, double* of_weight, double* of_bias,
@@ -141,21 +138,15 @@ class Backward {
     });
     T* grad_x = back_.grad_x ? static_cast<T*>(back_.grad_x) + picture : nullptr;
     Ahead own;
-    sets_.stretches(run, slot_, [&](int64_t pixel, int64_t count, const auto&) {
-      if (grad_x) tokens_.ask_for(grad_x + tokens_.first(pixel), count, own);
-    });
+    if (grad_x) tokens_.ask_for(grad_x, sets_, run, own);
     for (int64_t s = 0; s < run.count; ++s) {
       const int64_t place = s * slot_ * step, missing = (slot_ - tokens) * step;
       for (F* rows : {normed, at.mixed.numbers.data, at.grads}) std::fill_n(rows + place + tokens * step, missing, F{});
       if (back_.grad_maps) grad_maps(run.set + s, normed + place, at.grads + place, at, own);
       if (norm_ || joint_) mix(run.set + s, at.grads + place, at.mixed.numbers.data + place, at, ahead);
       if (!norm_) continue;
-      weight_.multiply(
-          {at.mixed.numbers.data + place, step}, tokens, step,
-          [=, to = at.before + place](Vec<S> sums, int64_t row, int64_t column, auto... part) {
-            sums.store(to + row * step + column, part...);
-          },
-          &ahead);
+      weight_.multiply_to({at.mixed.numbers.data + place, step}, tokens, step, Rows<S>{at.before + place, step},
+                          &ahead);
     }
     if (joint_) add_products(Block{false, 0, 0, run.count * slot_}, at.mixed, call_.c, at.n, call_.c, to);
     if (!norm_) return;
@@ -191,12 +182,8 @@ class Backward {
     const E* rows = reinterpret_cast<const E*>(at.weighed);
     Ahead maps;
     maps.add(weight(call_.maps) + set * tokens * tokens, 0, tokens * wide, 1);
-    multiply(
-        Product<E>{rows, step / each, 1, at.keys, slot_, depth_of<T>(call_.c)}, tokens, tokens,
-        [=](Vec<S> sums, int64_t row, int64_t column, auto... part) {
-          sums.store(to + row * tokens + column, part...);
-        },
-        &maps);
+    multiply_to(Product<E>{rows, step / each, 1, at.keys, slot_, depth_of<T>(call_.c)}, tokens, tokens, to, tokens,
+                &maps);
   }
 
   // P, a set's maps turned over times its gradients.

@@ -55,6 +55,17 @@ class Tokens {
     }
   }
 
+  // Asks for a share of the pixels of a run of sets, as many stretches as there is room for; x at the picture's first
+  // pixel.
+  template <class Sets>
+  void ask_for(const T* x, const Sets& sets, const typename Sets::Run& run, Ahead& ahead, int64_t share = 0,
+               int64_t shares = 1) const {
+    int64_t number = 0;
+    sets.stretches(run, 0, [&](int64_t pixel, int64_t count, const auto&) {
+      if (number++ % shares == share) ask_for(x + first(pixel), count, ahead);
+    });
+  }
+
   // Row place(p) becomes pixel p of `count` neighbours, x at the first of them; moments[p] and moments[apart + p] its
   // mean and one over its deviation, where they are asked for.
   template <class Place>
@@ -145,23 +156,32 @@ class Tokens {
     }
   }
 
+  // sum = add(c, sum) for all channels, in four sums, since each addition would wait for the one before.
+  template <class Add>
+  V over_channels(const Add& add) const {
+    V sums[4] = {V::fill(0), V::fill(0), V::fill(0), V::fill(0)};
+    int64_t c = 0;
+    for (; c + 4 <= channels_; c += 4) {
+      for (int k = 0; k < 4; ++k) sums[k] = add(c + k, sums[k]);
+    }
+    for (; c < channels_; ++c) sums[0] = add(c, sums[0]);
+    return (sums[0] + sums[1]) + (sums[2] + sums[3]);
+  }
+
   template <class Place, class... Part>
   void by_planes(const T* x, int64_t pixel, int many, S* work, const Place& place, V& mean, V& root,
                  Part... part) const {
     const V share = V::fill(S(1) / S(channels_));
-    V variance = V::fill(0);
-    mean = variance;
-    for (int64_t c = 0; c < channels_; ++c) {
-      const V value = V::load(x + c * pixels_ + pixel, part...);
-      value.store(work + c * size);
-      mean = mean + value;
-    }
-    mean = mean * share;
-    for (int64_t c = 0; c < channels_; ++c) {
+    mean = share * over_channels([&](int64_t c, V sum) {
+             const V value = V::load(x + c * pixels_ + pixel, part...);
+             value.store(work + c * size);
+             return sum + value;
+           });
+    const V squares = over_channels([&](int64_t c, V sum) {
       const V centred = V::load(work + c * size) - mean;
-      variance = lightsr::fma(centred, centred, variance);
-    }
-    root = reciprocal_root_of(lightsr::fma(variance, share, V::fill(eps_)));
+      return lightsr::fma(centred, centred, sum);
+    });
+    root = reciprocal_root_of(lightsr::fma(squares, share, V::fill(eps_)));
     for (int64_t c = 0; c < padded_; c += size) {
       const int there = static_cast<int>(std::min<int64_t>(size, channels_ - c));
       V values[size];
@@ -243,12 +263,20 @@ class Columns {
   template <class Each>
   void multiply(Rows<const F> rows, int64_t count, int64_t columns, const Each& each_sums,
                 Ahead* ahead = nullptr) const {
-    const E* from = reinterpret_cast<const E*>(rows.data);
-    lightsr::multiply(Product<E>{from, rows.step / each, 1, numbers_.data(), step_, depth_}, count, columns, each_sums,
-                      ahead);
+    lightsr::multiply(product(rows), count, columns, each_sums, ahead);
+  }
+
+  // The same to rows.
+  template <class To>
+  void multiply_to(Rows<const F> rows, int64_t count, int64_t columns, Rows<To> to, Ahead* ahead = nullptr) const {
+    lightsr::multiply_to(product(rows), count, columns, to.data, to.step, ahead);
   }
 
  private:
+  Product<E> product(Rows<const F> rows) const {
+    return {reinterpret_cast<const E*>(rows.data), rows.step / each, 1, numbers_.data(), step_, depth_};
+  }
+
   int64_t padded_, depth_, step_;
   Aligned<E> numbers_;
 };
