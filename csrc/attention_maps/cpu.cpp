@@ -34,7 +34,8 @@ class Forward {
                     .data(),
                 call.c, call.c, call.c),
         slot_(round_up(call.window * call.window, size)),
-        sets_(call.grid, call.window, call.h, call.w, cache / (slot_ * tokens_.padded() * int64_t(sizeof(F))),
+        sets_(call.grid, call.window, call.h, call.w,
+              Sets::fit(call.grid, !call.channels_last, slot_ * tokens_.padded() * int64_t(sizeof(F))),
               call.channels_last ? 1 : size),
         position_(sets_.tokens * slot_) {
     const T* table = static_cast<const T*>(call.position);
@@ -58,8 +59,6 @@ class Forward {
   }
 
  private:
-  static constexpr int64_t cache = 1 << 18;  // bytes of a run's rows
-
   struct Buffers {
     Arena arena;
     S* work;

@@ -32,7 +32,8 @@ class Forward {
                     .data(),
                 call.c, call.c, call.c),
         slot_(round_up(call.window * call.window, product_rows)),
-        sets_(call.grid, call.window, call.h, call.w, cache / (slot_ * tokens_.padded() * int64_t(sizeof(S))),
+        sets_(call.grid, call.window, call.h, call.w,
+              Sets::fit(call.grid, planes_, slot_ * tokens_.padded() * int64_t(sizeof(S))),
               planes_ ? Vec<S>::size : 1),
         depth_(depth_of<T>(sets_.tokens)),
         in_place_(std::is_same_v<T, F> && sets_.tokens % (product_rows / 2) == 0 && (!pairs || sets_.tokens % 2 == 0)) {
@@ -46,8 +47,6 @@ class Forward {
   }
 
  private:
-  static constexpr int64_t cache = 1 << 18;  // bytes of a run's rows; x and out are as many
-
   struct Buffers {
     Arena arena;
     S *work, *rows;  // rows of normalised pixels, then those of the results

@@ -27,6 +27,10 @@ struct Sets {
   };
   std::vector<Place> places;  // of each pixel in a stretch, from the run's first set and the stretch's token
 
+  // How many sets of so many bytes make a run whose rows stay in the L2 cache. From planes a grid set takes a number
+  // here and there, and those between belong to its neighbours: so more of them.
+  static int64_t fit(bool grid, bool planes, int64_t bytes) { return (grid && planes ? 1 << 19 : 1 << 17) / bytes; }
+
   // As many sets in a run as `fit`, and where pixels are read in vectors of `unit`, whole ones if possible.
   Sets(bool grid, int64_t window, int64_t h, int64_t w, int64_t fit, int64_t unit)
       : grid(grid), window(window), w(w), rows(h / window), columns(w / window), tokens(window * window) {
