@@ -115,7 +115,7 @@ class Attention {
     const int64_t picture = call_.c * call_.h * call_.w;
     const int64_t numbers = std::max<int64_t>(2, torch::stable::get_num_threads()) * (piece_numbers / 2);
     const int64_t pictures = std::clamp<int64_t>(numbers / picture, 1, call_.n);
-    const int64_t fewest = std::max<int64_t>(16, 4 * far_.above());
+    const int64_t fewest = std::max<int64_t>(16, 6 * far_.above());
     const int64_t most = std::max(fewest, numbers / (call_.c * call_.w));
     const int64_t rows = ceil_div(call_.h, ceil_div(call_.h, std::min(most, call_.h)));
     x_step_ = apart<S>(lead(near_) + round_up(call_.w, size) + near_.left());
