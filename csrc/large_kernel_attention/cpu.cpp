@@ -208,65 +208,78 @@ class Attention {
     parallel_for(0, piece.pictures * blocks, 1, [&](int64_t begin, int64_t end) {
       const Memory<S> y(last_ ? (block + mix_rows) * mix_.step : (c + mix_rows) * block);
       const Memory<T> joined(call_.parts ? block * c : 0);
+      const auto pixels_of = [&](int64_t task) {
+        const int64_t n = task / blocks, pixel = task % blocks * block;
+        return Block{!last_, piece.picture + n, piece.row * call_.w + pixel, std::min(block, pixels - pixel)};
+      };
+      const auto t_of = [&](int64_t task) { return t_ + task / blocks * c * t_plane_ + task % blocks * block; };
       for (int64_t task = begin; task < end; ++task) {
-        const int64_t n = task / blocks, pixel = task % blocks * block, count = std::min(block, pixels - pixel);
-        const S* t = t_ + n * c * t_plane_ + pixel;
-        const int64_t picture = piece.picture + n, place = piece.row * call_.w + pixel;
-        const int64_t at = picture * c * call_.h * call_.w + place * (last_ ? c : 1);
-        const Residual residual = residual_of(picture, place, at, count, block, joined.data());
+        Ahead ahead;
+        if (task + 1 < end) ask_for(pixels_of(task + 1), t_of(task + 1), ahead);
+        const Block pixels = pixels_of(task);
+        const Rows<const T> residual = residual_of(pixels, block, joined.data());
         if (last_) {
-          mix_last(t, at, residual, count, y.data());
+          mix_last(t_of(task), pixels, residual, y.data(), ahead);
         } else {
-          mix_planes(t, at, residual, count, block, y.data());
+          mix_planes(t_of(task), pixels, residual, block, y.data(), ahead);
         }
       }
       level::settle();
     });
   }
 
-  struct Residual {
-    const T* data;  // or null
-    int64_t step;   // from row to row, as those of the result are
-  };
+  // A picture like x.
+  Slice dense(const void* data) const {
+    const int64_t pixels = call_.h * call_.w;
+    return {data, call_.c * pixels, last_ ? call_.c : pixels};
+  }
 
-  // Of a block of pixels: where it lies, or its parts put together.
-  Residual residual_of(int64_t picture, int64_t pixel, int64_t at, int64_t count, int64_t block, T* joined) const {
-    const int64_t c = call_.c, plane = call_.h * call_.w;
-    if (!call_.parts) return {call_.residual ? static_cast<const T*>(call_.residual) + at : nullptr, last_ ? c : plane};
-    const int64_t step = last_ ? c : block;
+  void ask_for(const Block& next, const S* t, Ahead& ahead) const {
+    next.ask_for<T>(dense(call_.x), call_.c, ahead);
+    ahead.add(t, t_plane_ * int64_t(sizeof(S)), next.count * int64_t(sizeof(S)), call_.c);
+    if (call_.residual) next.ask_for<T>(dense(call_.residual), call_.c, ahead);
+    for (int64_t k = 0; k < call_.parts; ++k) next.ask_for<T>(call_.part[k], call_.part_channels[k], ahead);
+  }
+
+  // Of a block of pixels: where it lies, or its parts put together; null for none.
+  Rows<const T> residual_of(const Block& pixels, int64_t block, T* joined) const {
+    if (!call_.parts) return pixels.of<T>(dense(call_.residual));
+    const Rows<T> all{joined, last_ ? call_.c : block};
     for (int64_t k = 0, first = 0; k < call_.parts; first += call_.part_channels[k++]) {
-      const Slice& part = call_.part[k];
-      const T* from = static_cast<const T*>(part.data) + part.picture * picture + pixel * (last_ ? part.step : 1);
-      const int64_t rows = last_ ? count : call_.part_channels[k], wide = last_ ? call_.part_channels[k] : count;
-      T* to = joined + first * (last_ ? 1 : step);
-      for (int64_t row = 0; row < rows; ++row) std::copy_n(from + row * part.step, wide, to + row * step);
+      const Rows<const T> from = pixels.of<T>(call_.part[k]);
+      const Rows<T> to = pixels.from_channel(all, first);
+      const int64_t rows = pixels.rows(call_.part_channels[k]), wide = pixels.columns(call_.part_channels[k]);
+      for (int64_t row = 0; row < rows; ++row) std::copy_n(from.at(row, 0), wide, to.at(row, 0));
     }
-    return {joined, step};
+    return {all.data, all.step};
   }
 
-  void mix_planes(const S* t, int64_t at, const Residual& residual, int64_t count, int64_t block, S* y) const {
-    const int64_t c = call_.c, step = mix_.step, plane = call_.h * call_.w;
-    Finish<T, S> first = gated(mix_.bias, at, plane, true), second = ended(out_.bias, at, plane, residual, true);
-    join(first, second, y, block);
-    multiply<T, S>({mix_.numbers.data(), 1, step, t, t_plane_, c}, first, c, count);
-    if (call_.out_weight) multiply<T, S>({out_.numbers.data(), 1, step, y, block, c}, second, c, count);
-  }
-
-  void mix_last(const S* t, int64_t at, const Residual& residual, int64_t count, S* y) const {
+  void mix_planes(const S* t, const Block& pixels, Rows<const T> residual, int64_t block, S* y, Ahead& ahead) const {
     const int64_t c = call_.c, step = mix_.step;
-    Finish<T, S> first = gated(mix_.bias, at, c, false), second = ended(out_.bias, at, c, residual, false);
+    Finish<T, S> first = gated(mix_.bias, pixels), second = ended(out_.bias, pixels, residual);
+    join(first, second, y, block);
+    multiply<T, S>({mix_.numbers.data(), 1, step, t, t_plane_, c}, first, c, pixels.count, ahead);
+    if (!call_.out_weight) return;
+    multiply<T, S>({out_.numbers.data(), 1, step, y, block, c}, second, c, pixels.count, ahead);
+  }
+
+  void mix_last(const S* t, const Block& pixels, Rows<const T> residual, S* y, Ahead& ahead) const {
+    const int64_t c = call_.c, step = mix_.step;
+    Finish<T, S> first = gated(mix_.bias, pixels), second = ended(out_.bias, pixels, residual);
     join(first, second, y, step);
-    multiply<T, S>({t, 1, t_plane_, mix_.numbers.data(), step, c}, first, count, c);
-    if (call_.out_weight) multiply<T, S>({y, step, 1, out_.numbers.data(), step, c}, second, count, c);
+    multiply<T, S>({t, 1, t_plane_, mix_.numbers.data(), step, c}, first, pixels.count, c, ahead);
+    if (!call_.out_weight) return;
+    multiply<T, S>({y, step, 1, out_.numbers.data(), step, c}, second, pixels.count, c, ahead);
   }
 
-  Finish<T, S> gated(const S* bias, int64_t at, int64_t step, bool by_row) const {
-    return {bias, by_row, static_cast<const T*>(call_.x) + at, step, nullptr, 0, nullptr, past_, nullptr, 0};
+  Finish<T, S> gated(const S* bias, const Block& pixels) const {
+    const Rows<const T> x = pixels.of<T>(dense(call_.x));
+    return {bias, !last_, x.data, x.step, nullptr, 0, nullptr, past_, nullptr, 0};
   }
 
-  Finish<T, S> ended(const S* bias, int64_t at, int64_t step, const Residual& residual, bool by_row) const {
-    T* out = static_cast<T*>(call_.out) + at;
-    return {bias, by_row, nullptr, step, residual.data, residual.step, out, past_, nullptr, 0};
+  Finish<T, S> ended(const S* bias, const Block& pixels, Rows<const T> residual) const {
+    const Rows<T> out = pixels.of<T>(call_.out, call_.c, call_.h * call_.w);
+    return {bias, !last_, nullptr, out.step, residual.data, residual.step, out.data, past_, nullptr, 0};
   }
 
   // With a second product the first one's results go to the block, else to where the second one's would have gone.

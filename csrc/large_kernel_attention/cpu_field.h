@@ -11,7 +11,7 @@
 #include <algorithm>
 #include <utility>
 
-#include "../common/simd.h"
+#include "../common/pixels.h"
 
 namespace lightsr::attention {
 
@@ -22,14 +22,6 @@ struct Filter {
   int64_t dilation;
   const S* taps;  // [kh, kw]
   S bias;
-};
-
-// Part of a plane whose rows lie `step` numbers apart.
-template <class S>
-struct Rows {
-  S* data;
-  int64_t step;
-  S* at(int64_t row, int64_t column) const { return data + row * step + column; }
 };
 
 constexpr int field_rows = 4;

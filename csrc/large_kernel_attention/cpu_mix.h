@@ -2,7 +2,6 @@
 // after them.
 #pragma once
 
-#include "../common/cache.h"
 #include "../common/product.h"
 #include "cpu_field.h"
 
@@ -43,10 +42,13 @@ inline void finish_vector(const Finish<T, S>& finish, Vec<S> value, int64_t row,
 }
 
 template <class T, class S>
-void multiply(const Product<S>& product, const Finish<T, S>& finish, int64_t rows, int64_t columns) {
-  lightsr::multiply(product, rows, columns, [=](Vec<S> sums, int64_t row, int64_t column, auto... part) {
-    finish_vector(finish, sums, row, column, part...);
-  });
+void multiply(const Product<S>& product, const Finish<T, S>& finish, int64_t rows, int64_t columns, Ahead& ahead) {
+  lightsr::multiply(
+      product, rows, columns,
+      [=](Vec<S> sums, int64_t row, int64_t column, auto... part) {
+        finish_vector(finish, sums, row, column, part...);
+      },
+      &ahead);
 }
 
 }  // namespace lightsr::attention
