@@ -35,7 +35,7 @@ def machine() -> dict[str, Any]:
     return {
         "device": device_name(),
         "threads": torch.get_num_threads(),
-        "waiting threads": os.environ.get("OMP_WAIT_POLICY", "active"),
+        "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "default"),
         "simd": torch.backends.cpu.get_cpu_capability(),
         "peak": multiply_adds(DEVICES[-1]).name,
         "platform": platform.platform(),

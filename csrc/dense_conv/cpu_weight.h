@@ -64,7 +64,7 @@ class WeightGradient {
 
   void run() const {
     const int64_t each = sums_ + outs_;
-    std::vector<double> totals(size_t(parts_ * groups_ * each));
+    const Aligned<double> totals(parts_ * groups_ * each);
     run_tasks(parts_ * groups_,
               [&](int64_t task) { run_part(task / groups_, task % groups_, totals.data() + task * each); });
     run_tasks(groups_ * outs_, [&](int64_t task) { finish(totals.data(), task / outs_, task % outs_); });
