@@ -12,6 +12,7 @@ from typing import Any
 # spinning for 9 ms on a processor of 4 GHz. Were they told not to (OMP_WAIT_POLICY=passive), each of the hundreds of
 # calls in a training step would wake them again, which nobody's own training does.
 PAUSE = 0.015
+SHORT = 0.02  # seconds; such a call is made once just before it is timed, for what the pause costs is not its own
 SLOW = 8  # times the fastest: such a one is called less often,
 SHARE = 0.2  # for so many seconds
 
@@ -25,9 +26,13 @@ class Rounds:
     repeat: int = 1  # calls that are timed together, for devices that take them in a queue
     yardsticks: tuple[str, ...] = ()  # calls that are no contenders, and take part in every round
     times: dict[str, list[float]] = field(default_factory=dict)
+    short: set[str] = field(default_factory=set)
 
     def once(self, name: str) -> float:
         time.sleep(PAUSE)
+        if name in self.short:
+            self.calls[name]()
+            self.wait()
         start = time.perf_counter()
         for _ in range(self.repeat):
             result = self.calls[name]()
@@ -38,6 +43,7 @@ class Rounds:
         """Rounds until the time is used up; much slower calls take part in the first of them alone."""
         first = {name: self.once(name) for name in self.calls}  # warms caches up, and tells who is slow
         fastest = min((first[name] for name in self.calls if name not in self.yardsticks), default=0.0)
+        self.short = {name for name, taken in first.items() if taken < SHORT}
         turns = dict.fromkeys(self.calls, most)
         for name, taken in first.items():
             if taken > SLOW * fastest and name not in self.yardsticks:

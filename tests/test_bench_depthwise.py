@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -95,13 +96,28 @@ def test_rounds_call_everyone_in_turn_and_the_slow_ones_less(monkeypatch: pytest
 
         return run
 
-    calls = {"a": call("a", 1.0), "b": call("b", 2.0), "slow": call("slow", 50.0), "tick": call("tick", 0.01)}
+    calls = {"a": call("a", 1.0), "b": call("b", 2.0), "slow": call("slow", 50.0), "tick": call("tick", 0.05)}
     rounds = Rounds(calls, yardsticks=("tick",)).run(seconds=60.0, least=2)
     assert order[:4] == ["a", "b", "slow", "tick"]  # once to warm up
     assert order[4:8] == ["a", "b", "slow", "tick"]
     assert order[8:] == ["b", "tick", "a", "tick", "a", "b", "a", "b", "tick"]
     assert {name: len(times) for name, times in rounds.times.items()} == {"a": 4, "b": 4, "slow": 1, "tick": 4}
-    assert rounds.medians() == pytest.approx({"a": 1.0, "b": 2.0, "slow": 50.0, "tick": 0.01})
+    assert rounds.medians() == pytest.approx({"a": 1.0, "b": 2.0, "slow": 50.0, "tick": 0.05})
+
+
+def test_a_short_call_is_made_once_before_it_is_timed() -> None:
+    calls = {"short": 0, "long": 0}
+
+    def call(name: str, seconds: float) -> Any:
+        def run() -> None:
+            calls[name] += 1
+            time.sleep(seconds)
+
+        return run
+
+    rounds = Rounds({"short": call("short", 0.0), "long": call("long", 0.03)}).run(seconds=0.0, least=3)
+    assert {name: len(times) for name, times in rounds.times.items()} == {"short": 3, "long": 3}
+    assert calls == {"short": 1 + 2 * 3, "long": 1 + 3}
 
 
 def test_a_call_may_tell_its_own_time() -> None:
