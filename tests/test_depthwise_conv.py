@@ -163,6 +163,7 @@ def test_small_bfloat16_filters_are_pytorchs_where_it_has_instructions_for_them(
     assert faster("cpu", x, weight, None, [1, 1], residual=x)
     assert faster("cpu", x.contiguous(), weight, None, [1, 1])
     assert faster("cuda", x, weight, None, [1, 1])
-    wide = torch.zeros(1, 32, 9, 9, dtype=torch.bfloat16).contiguous(memory_format=torch.channels_last)
-    assert faster("cpu", wide, weight.new_zeros(32, 1, 3, 3), None, [1, 1])  # whole vectors of channels
-    assert faster("cpu", wide, weight.new_zeros(32, 1, 1, 1), None, [1, 1]) is not left
+    assert faster("cpu", x, weight.new_zeros(8, 1, 5, 1), None, [3, 3]) is not left
+    assert faster("cpu", x, weight.new_zeros(8, 1, 3, 7), None, [1, 1])
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    assert faster("cpu", x, weight, None, [1, 1])
