@@ -14,7 +14,7 @@ import torch
 from .contender import Contender, NotHereError, Prepare
 from .memory import peak_of
 from .peak import copy_of, multiply_adds
-from .rounds import Rounds
+from .rounds import PAUSE, Rounds
 
 LENIENT = 20  # times our tolerance: beyond that a rival has computed something else
 
@@ -208,7 +208,8 @@ def timed(
     calls: dict[str, Callable[[], Any]] = {name: contender.run for name, contender in ready.items()}
     calls |= {"peak": peak.call, "copy": copy_of(given.x)}
     repeat = 20 if device == "cuda" else 1
-    rounds = Rounds(calls, waiter(device), repeat, yardsticks=("peak", "copy")).run(seconds, least)
+    pause = 0.0 if device == "cuda" else PAUSE
+    rounds = Rounds(calls, waiter(device), repeat, ("peak", "copy"), pause=pause).run(seconds, least)
     assert cores() == CORES, "a library has bound this thread to some of its cores, so the times mean nothing"
     medians = rounds.medians()
     for row in (*mine, *rivals):

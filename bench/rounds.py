@@ -1,4 +1,4 @@
-"""Timing side by side: rounds of one call each, in rotating order, so that a busy minute hits everyone alike."""
+"""Timing side by side: rounds of one timed call each, in rotating order, so that a busy minute hits everyone alike."""
 
 from __future__ import annotations
 
@@ -8,11 +8,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-# Seconds between calls, for the threads of the last one to go to sleep: those of GNU OpenMP, which PyTorch has, go on
+# Seconds between calls on a CPU, for the threads of the last one to go to sleep: GNU OpenMP's, which PyTorch has, go on
 # spinning for 9 ms on a processor of 4 GHz. Were they told not to (OMP_WAIT_POLICY=passive), each of the hundreds of
 # calls in a training step would wake them again, which nobody's own training does.
-PAUSE = 0.015
-SHORT = 0.02  # seconds; such a call is made once just before it is timed, for what the pause costs is not its own
+PAUSE = 0.02
+# Seconds. Where the fastest takes less, each call is made once more before it is timed: what the pause costs, threads
+# that sleep and caches that others fill, is not the call's own.
+SHORT = 0.02
+MOST = 40  # rounds
 SLOW = 8  # times the fastest: such a one is called less often,
 SHARE = 0.2  # for so many seconds
 
@@ -26,37 +29,41 @@ class Rounds:
     repeat: int = 1  # calls that are timed together, for devices that take them in a queue
     yardsticks: tuple[str, ...] = ()  # calls that are no contenders, and take part in every round
     times: dict[str, list[float]] = field(default_factory=dict)
-    short: set[str] = field(default_factory=set)
+    pause: float = PAUSE
+    spent: float = 0.0  # seconds in all calls
 
-    def once(self, name: str) -> float:
-        time.sleep(PAUSE)
-        if name in self.short:
+    def once(self, name: str, warm: bool = False) -> float:
+        time.sleep(self.pause)
+        began = time.perf_counter()
+        if warm:
             self.calls[name]()
             self.wait()
         start = time.perf_counter()
         for _ in range(self.repeat):
             result = self.calls[name]()
         self.wait()
-        return result if isinstance(result, float) else (time.perf_counter() - start) / self.repeat
+        end = time.perf_counter()
+        self.spent += end - began
+        return result if isinstance(result, float) else (end - start) / self.repeat
 
-    def run(self, seconds: float, least: int = 5, most: int = 200) -> Rounds:
-        """Rounds until the time is used up; much slower calls take part in the first of them alone."""
+    def run(self, seconds: float, least: int = 5, most: int = MOST) -> Rounds:
+        """Rounds until so much time is spent in calls; much slower ones take part in the first rounds alone."""
         first = {name: self.once(name) for name in self.calls}  # warms caches up, and tells who is slow
         fastest = min((first[name] for name in self.calls if name not in self.yardsticks), default=0.0)
-        self.short = {name for name, taken in first.items() if taken < SHORT}
+        short = fastest < SHORT
         turns = dict.fromkeys(self.calls, most)
         for name, taken in first.items():
             if taken > SLOW * fastest and name not in self.yardsticks:
                 turns[name] = max(1, min(least, int(SHARE / taken)))
         self.times = {name: [] for name in self.calls}
-        end = time.perf_counter() + seconds
+        self.spent = 0.0
         for turn in range(most):
-            if turn >= least and time.perf_counter() > end:
+            if turn >= least and self.spent > seconds:
                 break
             names = [name for name in self.calls if turn < turns[name]]
             shift = turn % len(names)
             for name in names[shift:] + names[:shift]:
-                self.times[name].append(self.once(name))
+                self.times[name].append(self.once(name, warm=short and turns[name] == most))
         return self
 
     def medians(self) -> dict[str, float]:

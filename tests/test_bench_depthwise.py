@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -84,40 +84,41 @@ def test_inputs_are_laid_out_once_and_the_same_each_time() -> None:
     assert torch.equal(last.x, one.x)
 
 
-def test_rounds_call_everyone_in_turn_and_the_slow_ones_less(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock, order = [0.0], []
-    monkeypatch.setattr("bench.rounds.time.perf_counter", lambda: clock[0])
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The time that Rounds sees, which calls move on."""
+    now = [0.0]
+    monkeypatch.setattr("bench.rounds.time.perf_counter", lambda: now[0])
     monkeypatch.setattr("bench.rounds.time.sleep", lambda seconds: None)
+    return now
 
-    def call(name: str, seconds: float) -> Any:
-        def run() -> None:
-            order.append(name)
-            clock[0] += seconds
 
-        return run
+def lasting(clock: list[float], order: list[str], **seconds: float) -> dict[str, Any]:
+    """Calls that take so long, by name, and tell `order` when they are made."""
 
-    calls = {"a": call("a", 1.0), "b": call("b", 2.0), "slow": call("slow", 50.0), "tick": call("tick", 0.05)}
+    def call(name: str) -> None:
+        order.append(name)
+        clock[0] += seconds[name]
+
+    return {name: partial(call, name) for name in seconds}
+
+
+def test_rounds_call_everyone_in_turn_and_the_slow_ones_less(clock: list[float]) -> None:
+    order: list[str] = []
+    calls = lasting(clock, order, a=1.0, b=2.0, slow=50.0, tick=0.01)
     rounds = Rounds(calls, yardsticks=("tick",)).run(seconds=60.0, least=2)
     assert order[:4] == ["a", "b", "slow", "tick"]  # once to warm up
     assert order[4:8] == ["a", "b", "slow", "tick"]
     assert order[8:] == ["b", "tick", "a", "tick", "a", "b", "a", "b", "tick"]
     assert {name: len(times) for name, times in rounds.times.items()} == {"a": 4, "b": 4, "slow": 1, "tick": 4}
-    assert rounds.medians() == pytest.approx({"a": 1.0, "b": 2.0, "slow": 50.0, "tick": 0.05})
+    assert rounds.medians() == pytest.approx({"a": 1.0, "b": 2.0, "slow": 50.0, "tick": 0.01})
 
 
-def test_a_short_call_is_made_once_before_it_is_timed() -> None:
-    calls = {"short": 0, "long": 0}
-
-    def call(name: str, seconds: float) -> Any:
-        def run() -> None:
-            calls[name] += 1
-            time.sleep(seconds)
-
-        return run
-
-    rounds = Rounds({"short": call("short", 0.0), "long": call("long", 0.03)}).run(seconds=0.0, least=3)
-    assert {name: len(times) for name, times in rounds.times.items()} == {"short": 3, "long": 3}
-    assert calls == {"short": 1 + 2 * 3, "long": 1 + 3}
+def test_short_calls_are_made_once_more_before_they_are_timed(clock: list[float]) -> None:
+    order: list[str] = []
+    rounds = Rounds(lasting(clock, order, a=0.01, b=0.03, slow=1.0)).run(seconds=0.1, least=2)
+    assert order == ["a", "b", "slow", "a", "a", "b", "b", "slow", "b", "b", "a", "a"]
+    assert rounds.times == {"a": pytest.approx([0.01] * 2), "b": pytest.approx([0.03] * 2), "slow": [pytest.approx(1)]}
 
 
 def test_a_call_may_tell_its_own_time() -> None:

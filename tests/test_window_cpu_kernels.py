@@ -158,6 +158,17 @@ def test_pictures_of_many_tasks(size: Any, layout: torch.memory_format, grid: bo
 
 @here
 @each_op
+@each_layout
+def test_tiles_of_wide_rows_in_bfloat16(layout: torch.memory_format, op: str) -> None:
+    """A cache line has twice as many numbers, and tiles end where lines do."""
+    args = lay_out(arguments(op, (1, 6, 16, 216), 8, 6, False, torch.bfloat16), layout)
+    exact = on("reference", op, [each.double() if isinstance(each, Tensor) else each for each in args])
+    ours, eager = ((on(backend, op, args) - exact).abs().max() for backend in ("cpu", "reference"))
+    assert ours <= 1.25 * eager
+
+
+@here
+@each_op
 @each_grid
 @each_layout
 def test_the_number_of_threads_changes_no_bit(layout: torch.memory_format, grid: bool, op: str) -> None:

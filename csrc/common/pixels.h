@@ -122,7 +122,7 @@ class Arena {
 // A buffer for `channels` channels of up to `pixels` pixels, with what products read beyond its edges.
 template <class T>
 Rows<T> buffer(Arena& arena, bool planes, int64_t channels, int64_t pixels) {
-  const int64_t line = 64 / static_cast<int64_t>(sizeof(T));
+  const int64_t line = per_line<T>;
   const int64_t rows = round_up((planes ? channels : pixels) + 1, product_rows);
   const int64_t step = planes ? round_up_odd(pixels, line) : round_up(channels + 1, line);
   return {arena.take<T>(rows * step), step};

@@ -132,23 +132,25 @@ __attribute__((noinline)) void product_tile(const Product<E>& product, int64_t r
   }
 }
 
-// What a product is computed in: `rows` rows from `row` on, 8 or half as many of them in registers, and `vectors`
-// vectors of columns from `column` on, `columns` of which there are.
-struct Tile {
+// What a product is computed in: `vectors` vectors of columns from `column` on, `columns` of which there are, in `rows`
+// rows from `row` on; in registers are product_rows of them, or half as many.
+struct ProductTile {
   int64_t row, rows;
   bool half;
   int64_t column, vectors, columns;
 };
 
+// Inlined, so that what `use` holds stays in registers.
 template <class S, class Use>
-void every_tile(int64_t rows, int64_t columns, const Use& use) {
+__attribute__((always_inline)) inline void every_tile(int64_t rows, int64_t columns, const Use& use) {
   constexpr int size = Vec<S>::size;
   const int64_t vectors = (columns + size - 1) / size, groups = (vectors + product_vectors - 1) / product_vectors;
   for (int64_t row = 0; row < rows; row += product_rows) {
     const int64_t many = std::min<int64_t>(product_rows, rows - row);
     for (int64_t group = 0; group < groups; ++group) {
       const int64_t begin = vectors * group / groups, end = vectors * (group + 1) / groups, column = begin * size;
-      use(Tile{row, many, many <= product_rows / 2, column, end - begin, std::min(columns, end * size) - column});
+      use(ProductTile{row, many, many <= product_rows / 2, column, end - begin,
+                      std::min(columns, end * size) - column});
     }
   }
 }
@@ -182,14 +184,14 @@ void multiply(const Product<E>& product, int64_t rows, int64_t columns, const Ea
   using S = Sum<E>;
   constexpr int size = Vec<S>::size;
   alignas(64) S sums[product_rows * product_vectors * size];
-  every_tile<S>(rows, columns, [&](const Tile& tile) {
-    const int64_t step = tile.vectors * size, column = tile.column, columns = tile.columns;
+  every_tile<S>(rows, columns, [&](const ProductTile& tile) __attribute__((always_inline)) {
+    const int64_t step = tile.vectors * size, column = tile.column, count = tile.columns;
     multiply_tile(product, tile.row, column, tile.half, tile.vectors, sums, step, ahead);
     const S* from = sums;
     for (int64_t row = tile.row; row < tile.row + tile.rows; ++row, from += step) {
       int64_t at = 0;
-      for (; at + size <= columns; at += size) each(Vec<S>::load(from + at), row, column + at);
-      if (at < columns) each(Vec<S>::load(from + at), row, column + at, static_cast<int>(columns - at));
+      for (; at + size <= count; at += size) each(Vec<S>::load(from + at), row, column + at);
+      if (at < count) each(Vec<S>::load(from + at), row, column + at, static_cast<int>(count - at));
     }
   });
 }
@@ -201,7 +203,7 @@ void multiply_to(const Product<E>& product, int64_t rows, int64_t columns, To* t
   using S = Sum<E>;
   constexpr int size = Vec<S>::size;
   alignas(64) To sums[product_rows * product_vectors * size];
-  every_tile<S>(rows, columns, [&](const Tile& tile) {
+  every_tile<S>(rows, columns, [&](const ProductTile& tile) {
     To* const at = to + tile.row * step + tile.column;
     const int64_t wide = tile.vectors * size;
     const bool whole = tile.columns == wide && tile.rows == (tile.half ? product_rows / 2 : product_rows);

@@ -1,9 +1,13 @@
-// Whole numbers rounded up.
+// Whole numbers rounded up, and cache lines.
 #pragma once
 
 #include <cstdint>
 
 namespace lightsr {
+
+// Numbers of a type in a cache line.
+template <class T>
+constexpr int64_t per_line = 64 / sizeof(T);
 
 inline int64_t round_up(int64_t count, int64_t to) {
   return (count + to - 1) / to * to;

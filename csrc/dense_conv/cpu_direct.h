@@ -55,7 +55,7 @@ class Direct {
     across_ = (call_.w + columns_ - 1) / columns_;
     down_ = (call_.h + rows_ - 1) / rows_;
     ahead_ = torch::stable::get_num_threads();
-    plane_ = round_up((rows_ + halo_h) * pitch_, 64 / sizeof(E)) + wide;
+    plane_ = round_up((rows_ + halo_h) * pitch_, per_line<E>) + wide;
   }
 
   // Factors as [block of rows][k][rows], or [k][outs]; and where the pixel of step k stands.

@@ -2,8 +2,6 @@
 // gives them. And the filters as both ways of convolving read them.
 #pragma once
 
-#include <vector>
-
 #include "../common/parallel.h"
 #include "../common/pixels.h"
 #include "../common/simd_math.h"
@@ -159,7 +157,7 @@ class Finish {
   // Asks for the memory that channels() will write and read.
   void ask_for(const Run& run, int64_t first, int64_t many) const {
     if (r_ > 1) return;
-    constexpr int64_t line = 64 / sizeof(S);
+    constexpr int64_t line = per_line<S>;
     const int64_t from = ((run.n * outs_ + first) * h_ + run.y) * w_ + run.x;
     for (int64_t i = 0; i < many; ++i) {
       for (int64_t j = 0; j < run.count; j += line) {

@@ -11,8 +11,6 @@
 // the order of all additions, depends on the sizes alone.
 #pragma once
 
-#include <vector>
-
 #include "../common/parallel.h"
 #include "cpu_weight_read.h"
 #include "cpu_weight_tile.h"

@@ -15,6 +15,7 @@
 
 #include <atomic>
 #include <cmath>
+#include <vector>
 
 #include "cpu_weight.h"
 #include "cpu_weight_transform.h"

@@ -32,7 +32,7 @@ class Winograd {
   // Tiles of a task; where they are rows of products, whole blocks of rows.
   static constexpr int64_t unit = last ? product_rows : 1;
   static constexpr int64_t wide = (product_vectors * size + unit - 1) / unit * unit;
-  static constexpr int64_t line = 64 / sizeof(E);
+  static constexpr int64_t line = per_line<E>;
   static constexpr int64_t row_step = 2 * wide + line;
   // Channels that are copied before they are transformed: what was just stored cannot be loaded across its edges.
   static constexpr int64_t together = 4;

@@ -20,8 +20,7 @@ template <class T>
 class Forward {
   using S = Wide<T>;
   using F = typename Numbers<T>::Factor;
-  static constexpr int64_t line = 64 / sizeof(T);  // where rows of planes are cut
-  static constexpr int64_t widest = 112, highest = 48;  // of a tile
+  static constexpr int64_t highest = 48;  // of a tile
 
  public:
   explicit Forward(const GatedFeedForward& call)
@@ -33,7 +32,7 @@ class Forward {
         step_(in_.step()),
         filters_(feed_forward::taps * step_),
         rows_(call.h, highest),
-        columns_(call.w, widest, line) {
+        columns_(feed_forward::columns_of<T>(call.w, planes_)) {
     const T* from = static_cast<const T*>(call.depthwise_weight);
     std::fill_n(filters_.data(), feed_forward::taps * step_, S(0));
     for (int64_t m = 0; m < 2 * call.hidden; ++m) {

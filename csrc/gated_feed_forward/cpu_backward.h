@@ -27,7 +27,7 @@ template <class T>
 class Backward {
   using S = Wide<T>;
   using F = typename Numbers<T>::Factor;
-  static constexpr int64_t widest = 112, highest = 48, lowest = 16, fewest_tiles = 8;  // of tiles
+  static constexpr int64_t highest = 48, lowest = 16, fewest_tiles = 8;  // of tiles
 
  public:
   explicit Backward(const GatedFeedForwardBackward& back)
@@ -44,7 +44,7 @@ class Backward {
         in_back_(turned(call_.in_weight, 2 * call_.hidden, call_.c, call_.hidden, half_ - call_.hidden).data(), call_.c,
                  ins(), call_.c),
         filters_(taps * step_),
-        columns_(call_.w, widest, 64 / sizeof(T)),
+        columns_(columns_of<T>(call_.w, planes_)),
         rows_(call_.h, std::clamp(call_.n * call_.h * columns_.parts / fewest_tiles, lowest, highest)),
         batch_(std::clamp<int64_t>(192 / columns_.longest(), 1, rows_.longest())) {
     std::fill_n(filters_.data(), taps * step_, S(0));

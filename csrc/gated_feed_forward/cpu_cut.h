@@ -12,14 +12,19 @@ namespace lightsr::feed_forward {
 struct Cut {
   int64_t length, each, parts;
   Cut(int64_t length, int64_t most, int64_t unit = 1)
-      : length(length),
-        each(std::max(round_up(divided(length, divided(length, most)), unit), unit)),
-        parts(divided(length, each)) {}
+      : length(length), each(round_up(divided(length, divided(length, most)), unit)), parts(divided(length, each)) {}
   int64_t begin(int64_t part) const { return std::min(each * part, length); }
   int64_t longest() const { return std::min(each, length); }
 
  private:
-  static int64_t divided(int64_t a, int64_t b) { return b ? (a + b - 1) / b : 0; }
+  static int64_t divided(int64_t a, int64_t b) { return (a + b - 1) / b; }
 };
+
+// Rows of planes are cut where cache lines begin.
+template <class T>
+Cut columns_of(int64_t w, bool planes) {
+  constexpr int64_t line = per_line<T>, most = 112;
+  return {w, most / line * line, planes ? line : 1};
+}
 
 }  // namespace lightsr::feed_forward

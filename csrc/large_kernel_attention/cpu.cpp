@@ -14,7 +14,7 @@
 #include <numeric>
 
 #include "../common/by_type.h"
-#include "../common/round.h"
+#include "../common/pixels.h"
 #include "arguments.h"
 #include "cpu_field.h"
 #include "cpu_mix.h"
@@ -36,7 +36,7 @@ int64_t ceil_div(int64_t a, int64_t b) {
 
 template <class S>
 int64_t apart(int64_t count) {
-  return round_up_odd(count, 64 / int64_t(sizeof(S)));
+  return round_up_odd(count, per_line<S>);
 }
 
 // The filters of one of the convolutions, without the taps that lie outside the picture wherever they are put.
@@ -195,7 +195,7 @@ class Attention {
   }
 
   // Numbers of the picture begin at cache lines, the zeros that a filter sees to their left somewhere before.
-  static int64_t lead(const Filters<S, T>& filters) { return round_up(filters.left(), 64 / int64_t(sizeof(S))); }
+  static int64_t lead(const Filters<S, T>& filters) { return round_up(filters.left(), per_line<S>); }
   static int64_t skipped(const Filters<S, T>& filters) { return lead(filters) - filters.left(); }
   int64_t between_step() const { return apart<S>(lead(far_) + round_up(call_.w, size) + far_.left()); }
 
@@ -216,12 +216,12 @@ class Attention {
       for (int64_t task = begin; task < end; ++task) {
         Ahead ahead;
         if (task + 1 < end) ask_for(pixels_of(task + 1), t_of(task + 1), ahead);
-        const Block pixels = pixels_of(task);
-        const Rows<const T> residual = residual_of(pixels, block, joined.data());
+        const Block here = pixels_of(task);
+        const Rows<const T> residual = residual_of(here, block, joined.data());
         if (last_) {
-          mix_last(t_of(task), pixels, residual, y.data(), ahead);
+          mix_last(t_of(task), here, residual, y.data(), ahead);
         } else {
-          mix_planes(t_of(task), pixels, residual, block, y.data(), ahead);
+          mix_planes(t_of(task), here, residual, block, y.data(), ahead);
         }
       }
       level::settle();

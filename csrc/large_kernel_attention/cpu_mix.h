@@ -2,6 +2,7 @@
 // after them.
 #pragma once
 
+#include "../common/cache.h"
 #include "../common/product.h"
 #include "cpu_field.h"
 

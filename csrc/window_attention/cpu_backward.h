@@ -10,8 +10,6 @@
 // their gradient, 2 window^2 numbers. Vectors lie along channels, but for grad_A, where n is turned over first.
 #pragma once
 
-#include <vector>
-
 #include "../common/block_tasks.h"
 #include "arguments.h"
 #include "cpu_joint.h"
@@ -209,10 +207,7 @@ class Backward {
     } else {
       product = {maps.data, 1, maps.step, grads, step, tokens};
     }
-    multiply(
-        product, tokens, step,
-        [=](Vec<S> sums, int64_t row, int64_t column, auto... part) { sums.store(to + row * step + column, part...); },
-        &ahead);
+    multiply_to(product, tokens, step, to, step, &ahead);
   }
 
   const WindowAttentionBackward& back_;

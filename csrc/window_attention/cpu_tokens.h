@@ -57,8 +57,8 @@ class Tokens {
 
   // Asks for a share of the pixels of a run of sets, as many stretches as there is room for; x at the picture's first
   // pixel.
-  template <class Sets>
-  void ask_for(const T* x, const Sets& sets, const typename Sets::Run& run, Ahead& ahead, int64_t share = 0,
+  template <class Some>
+  void ask_for(const T* x, const Some& sets, const typename Some::Run& run, Ahead& ahead, int64_t share = 0,
                int64_t shares = 1) const {
     int64_t number = 0;
     sets.stretches(run, 0, [&](int64_t pixel, int64_t count, const auto&) {
