@@ -33,8 +33,7 @@ class Forward {
                 call.c, call.c, call.c),
         slot_(round_up(call.window * call.window, product_rows)),
         sets_(call.grid, call.window, call.h, call.w,
-              Sets::fit(call.grid, planes_, slot_ * tokens_.padded() * int64_t(sizeof(S))),
-              planes_ ? Vec<S>::size : 1),
+              Sets::fit(call.grid, planes_, slot_ * tokens_.padded() * int64_t(sizeof(S))), planes_ ? Vec<S>::size : 1),
         depth_(depth_of<T>(sets_.tokens)),
         in_place_(std::is_same_v<T, F> && sets_.tokens % (product_rows / 2) == 0 && (!pairs || sets_.tokens % 2 == 0)) {
   }
