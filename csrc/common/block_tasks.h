@@ -47,8 +47,8 @@ void run_with_sums(const Blocks& blocks, bool each_picture, int64_t sums, double
   constexpr int64_t most_tasks = 64, most_numbers = 1 << 19;
   const int64_t targets = each_picture ? blocks.n : 1, in_target = blocks.count() / targets;
   const int64_t fit = std::clamp<int64_t>(most_numbers / std::max<int64_t>(sums, 1), 1, most_tasks);
-  const int64_t tasks = std::min(in_target, (fit + targets - 1) / targets);  // of each target
-  const Aligned<double> parts(tasks > 1 ? targets * tasks * sums : 0);       // each task clears its own
+  const int64_t tasks = std::min(in_target, ceil_div(fit, targets));    // of each target
+  const Aligned<double> parts(tasks > 1 ? targets * tasks * sums : 0);  // each task clears its own
   run_tasks(targets * tasks, [&](int64_t task) {
     double* mine = tasks > 1 ? parts.data() + task * sums : to + task * sums;
     std::fill_n(mine, sums, 0.0);

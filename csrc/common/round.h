@@ -9,8 +9,12 @@ namespace lightsr {
 template <class T>
 constexpr int64_t per_line = 64 / sizeof(T);
 
+inline int64_t ceil_div(int64_t a, int64_t b) {
+  return (a + b - 1) / b;
+}
+
 inline int64_t round_up(int64_t count, int64_t to) {
-  return (count + to - 1) / to * to;
+  return ceil_div(count, to) * to;
 }
 
 // To an odd multiple. Rows that lie an odd number of cache lines, or of vectors, apart do not meet in a cache.

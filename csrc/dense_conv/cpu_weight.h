@@ -12,15 +12,12 @@
 #pragma once
 
 #include "../common/parallel.h"
+#include "../common/round.h"
 #include "cpu_weight_read.h"
 #include "cpu_weight_tile.h"
 #include "weight_arguments.h"
 
 namespace lightsr::dense_weight {
-
-inline int64_t parts_of(int64_t a, int64_t b) {
-  return (a + b - 1) / b;
-}
 
 template <class T, class S>  // sums in T of numbers in S
 class WeightGradient {
@@ -43,18 +40,18 @@ class WeightGradient {
 
     constexpr int64_t most_sums = 1 << 18;  // bytes
     const int64_t fit = std::max<int64_t>(most_sums / int64_t(sizeof(T)) / (taps_ * columns_), tile_rows);
-    groups_ = parts_of(call.outs, fit);
-    outs_ = parts_of(call.outs, groups_);
+    groups_ = ceil_div(call.outs, fit);
+    outs_ = ceil_div(call.outs, groups_);
     sums_ = taps_ * outs_ * columns_;
     grad_pitch_ = round_up_odd(outs_, size);
 
     constexpr int64_t wide = 64, cache = 320 << 10;
-    segments_ = parts_of(call.w, wide);
-    width_ = parts_of(call.w, segments_);
+    segments_ = ceil_div(call.w, wide);
+    width_ = ceil_div(call.w, segments_);
     const int64_t row_bytes = (pitch_ + grad_pitch_) * (width_ + kw_ - 1) * int64_t(sizeof(T));
     const int64_t rows = std::clamp<int64_t>(cache / row_bytes, 4, 64);
-    bands_ = parts_of(call.h, rows);
-    rows_ = parts_of(call.h, bands_);
+    bands_ = ceil_div(call.h, rows);
+    rows_ = ceil_div(call.h, bands_);
     units_ = call.n * bands_ * segments_;
     constexpr int64_t most_tasks = 64, most_numbers = 1 << 19;
     parts_ = std::min(units_, std::clamp<int64_t>(most_numbers / (sums_ * groups_), 4, most_tasks));
@@ -156,7 +153,7 @@ class WeightGradient {
 
   void multiply(const Unit& unit, int64_t outs, const View& view, T* sums) const {
     constexpr int64_t some = 96;  // pixels whose part of the window stays in the L1 cache
-    const int64_t vectors = columns_ / size, across = parts_of(vectors, tile_vectors), down = parts_of(outs, tile_rows);
+    const int64_t vectors = columns_ / size, across = ceil_div(vectors, tile_vectors), down = ceil_div(outs, tile_rows);
     const int64_t lines = std::max<int64_t>(1, some / unit.width);
     Tile<T> tile{.grad_pixel = view.grad_pixel, .grad_line = view.grad_line, .x_pixel = pitch_, .x_line = view.x_line};
     tile.pixels = unit.width, tile.sums_row = columns_;

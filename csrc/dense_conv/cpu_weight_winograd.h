@@ -36,8 +36,8 @@ class WinogradGradient {
     constexpr int64_t most_sums = 640 << 10, wide = 16;  // bytes; pieces in a row
     const int64_t filters =
         std::max<int64_t>(most_sums / (places * int64_t(sizeof(T)) * round_up(call.ins, size)), size);
-    groups_ = parts_of(call.outs, filters);
-    outs_ = parts_of(call.outs, groups_);
+    groups_ = ceil_div(call.outs, filters);
+    outs_ = ceil_div(call.outs, groups_);
     const auto work = [](int64_t rows, int64_t columns) { return round_up(columns, size) * rows; };
     turned_ = work(call.ins, outs_) < work(outs_, call.ins);
     rows_ = turned_ ? call.ins : outs_;
@@ -45,10 +45,10 @@ class WinogradGradient {
     sums_ = rows_ * columns_;
     x_pitch_ = round_up_odd(call.ins, size), grad_pitch_ = round_up_odd(outs_, size);
 
-    const int64_t across = parts_of(call.w, grad_side);
-    down_ = parts_of(call.h, grad_side);
-    segments_ = parts_of(across, wide);
-    width_ = parts_of(across, segments_);
+    const int64_t across = ceil_div(call.w, grad_side);
+    down_ = ceil_div(call.h, grad_side);
+    segments_ = ceil_div(across, wide);
+    width_ = ceil_div(across, segments_);
     units_ = call.n * segments_ * down_;
     capacity_ = std::max(together / width_, int64_t(1)) * width_;
     // Of each part the sums are written once and read twice: it must be worth it.
@@ -78,7 +78,7 @@ class WinogradGradient {
   Unit unit_at(int64_t index) const {
     const int64_t row = index % down_, segment = index / down_ % segments_, left = segment * width_ * grad_side;
     return {index / (down_ * segments_), row * grad_side, left,
-            std::min(width_, parts_of(std::max<int64_t>(call_.w - left, 0), grad_side))};
+            std::min(width_, ceil_div(std::max<int64_t>(call_.w - left, 0), grad_side))};
   }
   int64_t x_line() const { return (width_ * grad_side + 2) * x_pitch_; }
   int64_t grad_line() const { return width_ * grad_side * grad_pitch_; }
@@ -175,8 +175,8 @@ class WinogradGradient {
 
     void multiply(int64_t pieces) const {
       const int64_t rows = all.turned_ ? call.ins : outs, columns = all.turned_ ? outs : call.ins;
-      const int64_t vectors = parts_of(columns, size), across = parts_of(vectors, most_vectors);
-      const int64_t down = parts_of(rows, tile_rows);
+      const int64_t vectors = ceil_div(columns, size), across = ceil_div(vectors, most_vectors);
+      const int64_t down = ceil_div(rows, tile_rows);
       Tile<T> tile{.lines = 1, .pixels = pieces, .sums_row = all.columns_};
       tile.grad_pixel = all.turned_ ? all.x_pitch_ : all.grad_pitch_;
       tile.x_pixel = all.turned_ ? all.grad_pitch_ : all.x_pitch_;

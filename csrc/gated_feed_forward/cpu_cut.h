@@ -12,12 +12,9 @@ namespace lightsr::feed_forward {
 struct Cut {
   int64_t length, each, parts;
   Cut(int64_t length, int64_t most, int64_t unit = 1)
-      : length(length), each(round_up(divided(length, divided(length, most)), unit)), parts(divided(length, each)) {}
+      : length(length), each(round_up(ceil_div(length, ceil_div(length, most)), unit)), parts(ceil_div(length, each)) {}
   int64_t begin(int64_t part) const { return std::min(each * part, length); }
   int64_t longest() const { return std::min(each, length); }
-
- private:
-  static int64_t divided(int64_t a, int64_t b) { return (a + b - 1) / b; }
 };
 
 // Rows of planes are cut where cache lines begin.

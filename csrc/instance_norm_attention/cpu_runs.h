@@ -13,6 +13,7 @@
 #include "../common/by_type.h"
 #include "../common/cache.h"
 #include "../common/parallel.h"
+#include "../common/round.h"
 #include "../common/shuffle.h"
 #include "../common/simd_math.h"
 
@@ -63,10 +64,6 @@ inline __attribute__((always_inline)) Vec<E> across(Vec<E> (&v)[Vec<E>::size], c
           join(shuffled<EveryOther<false>>(v[2 * j], v[2 * j + 1]), shuffled<EveryOther<true>>(v[2 * j], v[2 * j + 1]));
   }
   return v[0];
-}
-
-inline int64_t ceil_div(int64_t a, int64_t b) {
-  return (a + b - 1) / b;
 }
 
 template <class E>

@@ -30,10 +30,6 @@ constexpr int64_t piece_numbers = 1 << 19;  // of t, for two threads
 constexpr int64_t block_numbers = 1 << 15;  // of y
 constexpr int64_t band_numbers = 1 << 17;   // of the buffer between the convolutions
 
-int64_t ceil_div(int64_t a, int64_t b) {
-  return (a + b - 1) / b;
-}
-
 template <class S>
 int64_t apart(int64_t count) {
   return round_up_odd(count, per_line<S>);

@@ -72,7 +72,6 @@ class Gates {
 
  private:
   static constexpr int64_t most_block = 384;
-  static int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
   // sums: [units, C]
   void band(int64_t n, int64_t k, int64_t first_unit, int64_t last_unit, double* sums) const {
