@@ -8,8 +8,10 @@
 
 #include <cstring>
 #include <memory>
+#include <utility>
 
 #include "../common/parallel.h"
+#include "../common/round.h"
 #include "arguments.h"
 #include "cpu_rows.h"
 #include "cpu_tile.h"
@@ -33,8 +35,11 @@ void run_tiles(const Tile<E>& tile, int rows, int vectors) {
     constexpr int R = decltype(r)::value;
     if constexpr (most_vectors == 4)
       if (vectors == 4) return run_tiles<E, PerLane, R, 4>(tile);
-    if constexpr (!std::is_same_v<E, double>)  // which is seldom enough for one variant less to compile
+    if constexpr (!std::is_same_v<E, double>) {  // which is seldom enough for two variants less to compile
+      if constexpr (most_vectors == 4)
+        if (vectors == 3) return run_tiles<E, PerLane, R, 3>(tile);
       if (vectors == 2) return run_tiles<E, PerLane, R, 2>(tile);
+    }
     return run_tiles<E, PerLane, R, 1>(tile);
   };
   if constexpr (most_rows == 6)
@@ -173,22 +178,35 @@ class Forward {
     }
   }
 
+  // How wide the next tile is of so many vectors, and how many such tiles come first. They are of nearly one width: a
+  // narrow one at the end has too few sums at a time to keep the processor busy.
+  static std::pair<int, int64_t> cut(int64_t vectors) {
+    if constexpr (std::is_same_v<E, double>) {
+      constexpr int64_t widest = most_vectors == 2 ? 1 : most_vectors;
+      return vectors >= widest ? std::pair(int(widest), vectors / widest) : std::pair(1, vectors);
+    }
+    int64_t tiles = ceil_div(vectors, most_vectors), wide = ceil_div(vectors, tiles);
+    return {int(wide), vectors - tiles * (wide - 1)};
+  }
+
   // The tiles of one row of tiles, of which `remain` rows are of use, some at a time.
   void run_row(Tile<E>& tile, const Plane& at, int64_t y, int64_t left, int64_t width, int tile_rows, int remain,
                int64_t next) const {
-    constexpr int most_tiles = 6, widest = most_vectors == 2 && std::is_same_v<E, double> ? 1 : most_vectors;
+    constexpr int64_t most_tiles = 6;
     alignas(64) T sums[most_rows * most_tiles * most_vectors * size];
     const E* x = tile.x;
-    int64_t vectors = (width + along - 1) / along, apart = along * at.column;
+    int64_t vectors = ceil_div(width, along), apart = along * at.column;
     tile.soon_row = at.row * int64_t(sizeof(S)), tile.soon_vector = apart * int64_t(sizeof(S));
     for (int64_t j = 0; j < vectors;) {
-      int wide = vectors - j >= widest ? widest : vectors - j >= 2 && !std::is_same_v<E, double> ? 2 : 1;
-      tile.tiles = std::min<int64_t>((vectors - j) / wide, most_tiles);
+      auto [wide, tiles] = cut(vectors - j);
+      tile.tiles = std::min(tiles, most_tiles);
       int many = int(tile.tiles) * wide;
       int64_t to = at.start + y * at.row + (left + j * along) * at.column;
       tile.x = x + j * size;
-      tile.soon_read = reinterpret_cast<const char*>(static_cast<const S*>(call.x) + to + (next - y) * at.row);
-      tile.soon_written = finish.past ? nullptr : reinterpret_cast<const char*>(finish.out + to);
+      auto bytes = [&](const S* map) { return map ? reinterpret_cast<const char*>(map + to) : nullptr; };
+      tile.soon_read = bytes(static_cast<const S*>(call.x) + (next - y) * at.row);
+      tile.soon_written = bytes(finish.past ? nullptr : finish.out);
+      tile.soon_met[0] = bytes(finish.gate), tile.soon_met[1] = bytes(finish.residual);
       bool whole = PerLane ? at.lanes == size : (j + many) * size <= width;
       if (std::is_same_v<T, S> && finish.none() && whole && remain == tile_rows) {
         tile.out = reinterpret_cast<T*>(finish.out + to);

@@ -61,6 +61,7 @@ struct Tile {
   // What will be read and written soon, R rows of V vectors for each tile, and the bytes between these. Fetching it
   // while the sums are busy takes its time off; addresses that nothing stands at do no harm.
   const char *soon_read, *soon_written;  // nothing is asked for to be written where that is null
+  const char* soon_met[2];               // read when the sums are done, by what becomes of them; null where not
   int64_t soon_row, soon_vector;
 };
 
@@ -159,8 +160,10 @@ template <class T, int R, int V, int... i>
 template <class T, int V, int... i>
 [[gnu::always_inline]] inline void fetch(const Tile<T>& tile, Indices<i...>) {
   (__builtin_prefetch(tile.soon_read + i / V * tile.soon_row + i % V * tile.soon_vector, 0, 2), ...);
-  if (!tile.soon_written) return;
-  (__builtin_prefetch(tile.soon_written + i / V * tile.soon_row + i % V * tile.soon_vector, 1), ...);
+  if (tile.soon_written)
+    (__builtin_prefetch(tile.soon_written + i / V * tile.soon_row + i % V * tile.soon_vector, 1), ...);
+  for (const char* met : tile.soon_met)
+    if (met) (__builtin_prefetch(met + i / V * tile.soon_row + i % V * tile.soon_vector), ...);
 }
 
 // R is even and at most KH + 1.
@@ -198,6 +201,8 @@ void run_tiles(Tile<T> tile) {
     tile.out += V * tile.out_vector;
     tile.soon_read += V * tile.soon_vector;
     if (tile.soon_written) tile.soon_written += V * tile.soon_vector;
+    for (const char*& met : tile.soon_met)
+      if (met) met += V * tile.soon_vector;
   }
 }
 
