@@ -10,14 +10,6 @@
 
 namespace lightsr {
 
-template <class S>
-Vec<S> reciprocal_root(Vec<S> x) {
-  S lanes[Vec<S>::size];
-  x.store(lanes);
-  for (S& lane : lanes) lane = S(1) / std::sqrt(lane);
-  return Vec<S>::load(lanes);
-}
-
 template <class T>
 class ChannelNorm {
   using S = Wide<T>;
@@ -39,29 +31,38 @@ class ChannelNorm {
 
  private:
   void by_planes(const Block& block, Rows<const T> x, const Operand<T>& to) const {
-    for (int64_t p = 0; p < block.count; p += size) {
-      if (p + size <= block.count)
-        pixels(x, to, p);
-      else
-        pixels(x, to, p, int(block.count - p));
-    }
+    constexpr int64_t most = 4;  // vectors at once: the sums of one wait for each other
+    int64_t p = 0;
+    for (; p + most * size <= block.count; p += most * size) pixels<most>(x, to, p);
+    for (; p + size <= block.count; p += size) pixels<1>(x, to, p);
+    if (p < block.count) pixels<1>(x, to, p, int(block.count - p));
   }
 
-  template <class... Part>
+  template <int vectors, class... Part>
   void pixels(Rows<const T> x, const Operand<T>& to, int64_t p, Part... part) const {
-    const Vec<S> share = Vec<S>::fill(S(1) / S(channels_));
-    Vec<S> mean = Vec<S>::fill(0), variance = mean;
-    for (int64_t c = 0; c < channels_; ++c) mean = mean + Vec<S>::load(x.at(c, p), part...);
-    mean = mean * share;
+    const auto every = [](const auto& each) __attribute__((always_inline)) {
+#pragma GCC unroll 4
+      for (int v = 0; v < vectors; ++v) each(v);
+    };
+    const auto at = [=](int64_t c, int v) { return Vec<S>::load(x.at(c, p + v * size), part...); };
+    const Vec<S> share = Vec<S>::fill(S(1) / S(channels_)), zero = Vec<S>::fill(0);
+    Vec<S> mean[vectors], root[vectors];
+    every([&](int v) { mean[v] = root[v] = zero; });
+    for (int64_t c = 0; c < channels_; ++c) every([&](int v) { mean[v] = mean[v] + at(c, v); });
+    every([&](int v) { mean[v] = mean[v] * share; });
     for (int64_t c = 0; c < channels_; ++c) {
-      const Vec<S> centred = Vec<S>::load(x.at(c, p), part...) - mean;
-      variance = fma(centred, centred, variance);
+      every([&](int v) {
+        const Vec<S> centred = at(c, v) - mean[v];
+        root[v] = fma(centred, centred, root[v]);
+      });
     }
-    const Vec<S> root = reciprocal_root(fma(variance, share, Vec<S>::fill(eps_)));
+    every([&](int v) { root[v] = Vec<S>::fill(1) / sqrt(fma(root[v], share, Vec<S>::fill(eps_))); });
     const auto weight = weight_.from_channel(0), bias = bias_.from_channel(0);
     for (int64_t c = 0; c < channels_; ++c) {
-      const Vec<S> normed = (Vec<S>::load(x.at(c, p), part...) - mean) * root;
-      fma(normed, weight.at(c, p), bias.at(c, p)).store(to.numbers.at(c, p), part...);
+      every([&](int v) {
+        const Vec<S> normed = (at(c, v) - mean[v]) * root[v];
+        fma(normed, weight.at(c, p), bias.at(c, p)).store(to.numbers.at(c, p + v * size), part...);
+      });
     }
   }
 

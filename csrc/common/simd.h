@@ -5,7 +5,7 @@
 //   Vec<float> v = Vec<float>::load(p);         // p: float, Float16 or BFloat16
 //   Vec<float> v = Vec<float>::load(p, count);  // the first count lanes, 0 <= count <= size; the others are 0, not
 //   read v.store(p); v.store(p, count); v.stream(p); Vec<float>::fill(2), v + w, v - w, v * w, v / w, fma(a, b, c) = a
-//   b + c, min, max, select, sum(v)
+//   b + c, min, max, sqrt, select, sum(v)
 #pragma once
 
 #include <cstdint>
@@ -23,8 +23,8 @@ struct BFloat16 {
 }  // namespace lightsr
 
 // Each of these defines, in namespace lightsr::level: name, bytes and registers (how many there are), and on vectors F
-// of floats and D of doubles: fma, load_part, store_part, widen and narrow; `pairs`, whether it has vectors of Pair;
-// `streams`, whether it has stores past the caches, with stream and settle.
+// of floats and D of doubles: fma, min, max, sqrt, load_part, store_part, widen and narrow; `pairs`, whether it has
+// vectors of Pair; `streams`, whether it has stores past the caches, with stream and settle.
 #if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512VL__) && defined(__AVX512DQ__)
 #include "simd_avx512.h"
 #elif defined(__AVX2__) && defined(__FMA__) && defined(__F16C__)
@@ -161,11 +161,15 @@ inline Vec<T> select(typename Vec<T>::Bits condition, Vec<T> a, Vec<T> b) {
 // Of a and b the smaller or larger; b where either is NaN.
 template <class T>
 inline Vec<T> min(Vec<T> a, Vec<T> b) {
-  return {a.v < b.v ? a.v : b.v};
+  return {level::min(a.v, b.v)};
 }
 template <class T>
 inline Vec<T> max(Vec<T> a, Vec<T> b) {
-  return {a.v > b.v ? a.v : b.v};
+  return {level::max(a.v, b.v)};
+}
+template <class T>
+inline Vec<T> sqrt(Vec<T> a) {
+  return {level::sqrt(a.v)};
 }
 
 // All lanes added, neighbours first: the same order on every call.

@@ -30,6 +30,24 @@ inline F fma(F a, F b, F c) {
 inline D fma(D a, D b, D c) {
   return _mm256_fmadd_pd(a, b, c);
 }
+inline F min(F a, F b) {
+  return _mm256_min_ps(a, b);
+}
+inline D min(D a, D b) {
+  return _mm256_min_pd(a, b);
+}
+inline F max(F a, F b) {
+  return _mm256_max_ps(a, b);
+}
+inline D max(D a, D b) {
+  return _mm256_max_pd(a, b);
+}
+inline F sqrt(F a) {
+  return _mm256_sqrt_ps(a);
+}
+inline D sqrt(D a) {
+  return _mm256_sqrt_pd(a);
+}
 
 // All ones in the first count lanes.
 inline __m256i lanes8(int count) {

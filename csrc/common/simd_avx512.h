@@ -29,6 +29,24 @@ inline F fma(F a, F b, F c) {
 inline D fma(D a, D b, D c) {
   return _mm512_fmadd_pd(a, b, c);
 }
+inline F min(F a, F b) {
+  return _mm512_min_ps(a, b);
+}
+inline D min(D a, D b) {
+  return _mm512_min_pd(a, b);
+}
+inline F max(F a, F b) {
+  return _mm512_max_ps(a, b);
+}
+inline D max(D a, D b) {
+  return _mm512_max_pd(a, b);
+}
+inline F sqrt(F a) {
+  return _mm512_sqrt_ps(a);
+}
+inline D sqrt(D a) {
+  return _mm512_sqrt_pd(a);
+}
 
 inline __mmask16 lanes16(int count) {
   return __mmask16((1u << count) - 1);

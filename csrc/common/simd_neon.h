@@ -24,6 +24,20 @@ inline F fma(F a, F b, F c) {
 inline D fma(D a, D b, D c) {
   return vfmaq_f64(c, a, b);
 }
+template <class V>
+inline V min(V a, V b) {
+  return a < b ? a : b;
+}
+template <class V>
+inline V max(V a, V b) {
+  return a > b ? a : b;
+}
+inline F sqrt(F a) {
+  return vsqrtq_f32(a);
+}
+inline D sqrt(D a) {
+  return vsqrtq_f64(a);
+}
 inline void add_product(F& sum, F a, F b) {
   sum = fma(a, b, sum);
 }

@@ -1,6 +1,8 @@
 // The vectors of simd.h for any machine that GCC or Clang know: they lower the arithmetic, the conversions are scalar.
 #pragma once
 
+#include <cmath>
+
 namespace lightsr::level {
 
 constexpr const char* name = "portable";
@@ -17,6 +19,19 @@ inline F fma(F a, F b, F c) {
 }
 inline D fma(D a, D b, D c) {
   return a * b + c;
+}
+template <class V>
+inline V min(V a, V b) {
+  return a < b ? a : b;
+}
+template <class V>
+inline V max(V a, V b) {
+  return a > b ? a : b;
+}
+template <class V>
+inline V sqrt(V a) {
+  for (unsigned i = 0; i < sizeof a / sizeof a[0]; ++i) a[i] = std::sqrt(a[i]);
+  return a;
 }
 inline void add_product(F& sum, F a, F b) {
   sum = fma(a, b, sum);

@@ -45,7 +45,7 @@ class NormGradient {
       const V centred = V::load(x.at(c, p), part...) - mean;
       variance = fma(centred, centred, variance);
     }
-    const V root = reciprocal_root(fma(variance, share, V::fill(eps_)));
+    const V root = V::fill(1) / sqrt(fma(variance, share, V::fill(eps_)));
     const auto weight = weight_.from_channel(0);
     for (int64_t c = 0; c < channels_; ++c) {
       const V normed = (V::load(x.at(c, p), part...) - mean) * root, by = V::load(grad.at(c, p), part...);

@@ -6,20 +6,10 @@
 // turned over in registers, a square at a time. The mean is taken off before squares are added.
 #pragma once
 
-#include <cmath>
-
 #include "../common/pixel_product.h"
 #include "../large_kernel_attention/cpu_rows.h"
 
 namespace lightsr {
-
-template <class S>
-Vec<S> reciprocal_root_of(Vec<S> x) {
-  S lanes[Vec<S>::size];
-  x.store(lanes);
-  for (S& lane : lanes) lane = S(1) / std::sqrt(lane);
-  return Vec<S>::load(lanes);
-}
 
 template <class T>
 class Tokens {
@@ -142,7 +132,7 @@ class Tokens {
       sums[i] = total;
     }
     for (int i = many; i < size; ++i) sums[i] = zero;
-    root_of = reciprocal_root_of(lightsr::fma(sum_each(sums), share, V::fill(eps_)));
+    root_of = V::fill(1) / sqrt(lightsr::fma(sum_each(sums), share, V::fill(eps_)));
     root_of.store(roots);
     for (int i = 0; i < many; ++i) {
       const T* from = x + (pixel + i) * channels_;
@@ -181,7 +171,7 @@ class Tokens {
       const V centred = V::load(work + c * size) - mean;
       return lightsr::fma(centred, centred, sum);
     });
-    root = reciprocal_root_of(lightsr::fma(squares, share, V::fill(eps_)));
+    root = V::fill(1) / sqrt(lightsr::fma(squares, share, V::fill(eps_)));
     for (int64_t c = 0; c < padded_; c += size) {
       const int there = static_cast<int>(std::min<int64_t>(size, channels_ - c));
       V values[size];
