@@ -28,6 +28,7 @@ from .spec import SPECS, OpSpec
 
 BACKENDS = ("cuda", "triton", "cpu", "reference")  # fastest first
 _ONLY_BY_NAME = (("triton", "cpu"),)  # the interpreter: for tests
+_loaded: set[tuple[str, str]] = set()  # ops and the kinds of devices whose own kernels have been loaded
 _forced: str | None = None  # a plain global, because torch.compile guards on it and recompiles when it changes
 
 
@@ -65,18 +66,20 @@ def call(spec: OpSpec, *args: Any) -> Any:
     device = _picture(args).device.type
     if torch.compiler.is_compiling():
         plain = _plain_when_traced(spec, device)
-    elif spec.backends == ("reference",) or requested() == "reference":
-        plain = choose(spec, device) == "reference"
+        return run_reference(spec, *args) if plain else spec.op(*args)
+    name = requested()
+    if spec.backends == ("reference",) or name == "reference":
+        plain = choose(spec, device, name=name) == "reference"
     elif forward_ad._current_level >= 0 or torch._C._functorch.peek_interpreter_stack() is not None:
         # The operators have no forward-mode derivative, and torch would take it for zero; nor rules for torch.func.
         plain = True
     elif eager.is_plain(args):
-        kernels = kernels_for(spec, args)
+        kernels = _kernels(choose(spec, device, args, name), spec.name)
         # Kernels without a backward would have the reference compute all of it again for its gradients.
         plain = kernels is None or (not hasattr(kernels, "backward") and eager.wants_gradients(args))
         return run_reference(spec, *args) if plain else eager.run(spec, kernels, args)
     else:
-        plain = choose(spec, device) == "reference"
+        plain = choose(spec, device, name=name) == "reference"
     return run_reference(spec, *args) if plain else spec.op(*args)
 
 
@@ -86,7 +89,7 @@ def _plain_when_traced(spec: OpSpec, device: str) -> bool:
     if name == "auto":
         return not any(_fits(each, spec, device) for each in BACKENDS if (each, device) not in _ONLY_BY_NAME)
     if name != "reference" and not _fits(name, spec, device):
-        choose(spec, device)  # which raises
+        choose(spec, device, name=name)  # which raises
     return name == "reference"
 
 
@@ -116,11 +119,22 @@ def _picture(args: tuple[Any, ...]) -> torch.Tensor:
     return cast(torch.Tensor, first if isinstance(first, torch.Tensor) else first[0])
 
 
-def choose(spec: OpSpec, device: str, args: tuple[Any, ...] | None = None) -> str:
-    """The backend that runs `spec` on tensors of this kind of device; with `args`, the fastest for that very call."""
-    name = requested()
+def choose(spec: OpSpec, device: str, args: tuple[Any, ...] | None = None, name: str | None = None) -> str:
+    """The backend that runs `spec` on tensors of this kind of device; with `args`, the fastest for that very call.
+
+    `name` is what was asked for, where the caller knows.
+    """
+    name = requested() if name is None else name
     if name == "auto":
-        return next(each for each in BACKENDS if _usable(each, spec, device) and _worth_it(each, spec, args))
+        # A device's fastest backend has its name, and nothing takes kernels away that are loaded.
+        loaded = (spec.name, device) in _loaded
+        for each in BACKENDS[BACKENDS.index(device) if loaded else 0 : -1]:
+            if (loaded and each == device) or _usable(each, spec, device):
+                if each == device:
+                    _loaded.add((spec.name, device))
+                if _worth_it(each, spec, args):
+                    return each
+        return "reference"
     reason = why_not(name, spec, device)
     if reason is None:
         try:

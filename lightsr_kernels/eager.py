@@ -15,7 +15,7 @@ from torch.autograd import forward_ad
 
 from .spec import OpSpec
 
-_PLAIN = (Tensor, torch.nn.Parameter)
+_PLAIN = frozenset((Tensor, torch.nn.Parameter, type(None), bool, int, float, str))
 
 
 def is_plain(args: tuple[Any, ...]) -> bool:
@@ -31,12 +31,13 @@ def is_plain(args: tuple[Any, ...]) -> bool:
     ):
         return False
     for value in args:
+        if type(value) in _PLAIN:
+            continue
         if isinstance(value, Tensor):
-            if type(value) not in _PLAIN:
-                return False
-        elif isinstance(value, list | tuple):
+            return False
+        if isinstance(value, list | tuple):
             for each in value:
-                if isinstance(each, Tensor) and type(each) not in _PLAIN:
+                if type(each) not in _PLAIN and isinstance(each, Tensor):
                     return False
     return True
 

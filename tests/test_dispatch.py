@@ -42,6 +42,7 @@ def claimed(monkeypatch: pytest.MonkeyPatch) -> None:
     spec = dataclasses.replace(SPECS["depthwise_conv"], backends=("cuda", "cpu", "reference"))
     kernels = SimpleNamespace(forward=spec.reference)
     monkeypatch.setattr(dispatch, "_kernels", lambda name, op: None if name == "reference" else kernels)
+    monkeypatch.setattr(dispatch, "_loaded", set())
     monkeypatch.setattr(dispatch.build, "why_not", lambda part, op: None)
     monkeypatch.setattr(sys.modules["lightsr_kernels.depthwise_conv"], "SPEC", spec)
     monkeypatch.setitem(SPECS, "depthwise_conv", spec)
@@ -138,6 +139,7 @@ def broken(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dispatch.build, "_reasons", {})
     monkeypatch.setattr(dispatch.build, "_load", fail)
     monkeypatch.setattr(dispatch, "_kernels", dispatch._kernels.__wrapped__)
+    monkeypatch.setattr(dispatch, "_loaded", set())
 
 
 @pytest.mark.usefixtures("broken")
