@@ -70,14 +70,14 @@ def call(spec: OpSpec, *args: Any) -> Any:
     name = requested()
     if spec.backends == ("reference",) or name == "reference":
         plain = choose(spec, device, name=name) == "reference"
-    elif forward_ad._current_level >= 0 or torch._C._functorch.peek_interpreter_stack() is not None:
-        # The operators have no forward-mode derivative, and torch would take it for zero; nor rules for torch.func.
-        plain = True
     elif eager.is_plain(args):
         kernels = _kernels(choose(spec, device, args, name), spec.name)
         # Kernels without a backward would have the reference compute all of it again for its gradients.
         plain = kernels is None or (not hasattr(kernels, "backward") and eager.wants_gradients(args))
         return run_reference(spec, *args) if plain else eager.run(spec, kernels, args)
+    elif forward_ad._current_level >= 0 or torch._C._functorch.peek_interpreter_stack() is not None:
+        # The operators have no forward-mode derivative, and torch would take it for zero; nor rules for torch.func.
+        plain = True
     else:
         plain = choose(spec, device, name=name) == "reference"
     return run_reference(spec, *args) if plain else spec.op(*args)
