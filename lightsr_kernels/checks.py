@@ -24,8 +24,14 @@ def check_shape(op: str, name: str, value: Tensor | None, shape: Sequence[int], 
     """Requires `value` (where given) to have this shape, and the dtype and device of `like`."""
     if value is None:
         return
-    if isinstance(value, Tensor) and value.shape == shape and value.dtype == like.dtype and value.device == like.device:
-        return  # the rule, at once: light networks call dozens of ops with many arguments each
+    # The rule, in as little as there is: light networks call dozens of ops with many arguments each.
+    if (
+        isinstance(value, Tensor)
+        and value.shape == shape
+        and value.dtype == like.dtype
+        and ((value.is_cpu and like.is_cpu) or value.device == like.device)
+    ):
+        return
     if not isinstance(value, Tensor):
         raise TypeError(f"{op}: {name} must be a torch.Tensor, got {type(value).__name__}")
     if list(value.shape) != list(shape):

@@ -27,6 +27,7 @@ from .functional import layout_of
 from .spec import SPECS, OpSpec
 
 BACKENDS = ("cuda", "triton", "cpu", "reference")  # fastest first
+_VARIABLE = os.environ.encodekey("LIGHTSR_BACKEND")
 _ONLY_BY_NAME = (("triton", "cpu"),)  # the interpreter: for tests
 _loaded: set[tuple[str, str]] = set()  # ops and the kinds of devices whose own kernels have been loaded
 _forced: str | None = None  # a plain global, because torch.compile guards on it and recompiles when it changes
@@ -55,15 +56,19 @@ def requested() -> str:
     """The backend asked for: by `backend()`, else by LIGHTSR_BACKEND, else auto."""
     if _forced is not None:
         return _forced
-    name = os.environ.get("LIGHTSR_BACKEND") or "auto"
-    _check_name(name, "LIGHTSR_BACKEND")
-    return name
+    # Of a variable that is not set os.environ.get() raises and catches KeyError, at every call of every op.
+    if torch.compiler.is_compiling() or _VARIABLE in os.environ._data:  # type: ignore[attr-defined]
+        name = os.environ.get("LIGHTSR_BACKEND") or "auto"
+        _check_name(name, "LIGHTSR_BACKEND")
+        return name
+    return "auto"
 
 
 def call(spec: OpSpec, *args: Any) -> Any:
     """Checks the arguments and runs the op on the chosen backend."""
     spec.check(*args)
-    device = _picture(args).device.type
+    x = _picture(args)
+    device = "cpu" if x.is_cpu else x.device.type  # the quickest to ask for
     if torch.compiler.is_compiling():
         plain = _plain_when_traced(spec, device)
         return run_reference(spec, *args) if plain else spec.op(*args)
