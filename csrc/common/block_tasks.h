@@ -26,11 +26,10 @@ struct Blocks {
     const int64_t pixel = index % each * block;
     return {planes, index / each, pixel, std::min(block, pixels - pixel)};
   }
-  // The block that the thread with this one is likely to have next, if any: threads take them in turn.
+  // The block that the thread with this one is likely to have next, if any.
   template <class Use>
   void after(int64_t index, const Use& use) const {
-    const int64_t next = index + torch::stable::get_num_threads();
-    if (next < count()) use(at(next));
+    if (index + 1 < count()) use(at(index + 1));
   }
   // The block after one of them, if any.
   template <class Use>

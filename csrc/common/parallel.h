@@ -8,14 +8,16 @@
 #include <cstdint>
 #include <cstdlib>
 #include <new>
+#include <vector>
 
 #include "simd.h"
 
 namespace lightsr {
 
-// Runs run(task) for each task below count, each once, in no set order: a thread that is done takes the next task, so
-// that one which the machine slows down does not hold up the rest. What a task writes must be its own; at the end all
-// of it can be seen by every thread, stores past the caches (cache.h) too.
+// Runs run(task) for each task below count, each once. Every thread has a share of them and goes through it in order,
+// so that what a task left in the thread's caches serves the next; one that is done takes what others have left, so
+// that a thread which the machine slows down does not hold up the rest. What a task writes must be its own; at the end
+// all of it can be seen by every thread, stores past the caches (cache.h) too.
 template <class Run>
 void run_tasks(int64_t count, const Run& run) {
   int64_t threads = std::min<int64_t>(count, torch::stable::get_num_threads());
@@ -23,9 +25,20 @@ void run_tasks(int64_t count, const Run& run) {
     for (int64_t task = 0; task < count; ++task) run(task);
     return level::settle();
   }
-  std::atomic<int64_t> next{0};
-  torch::stable::parallel_for(0, threads, 1, [&](int64_t, int64_t) {
-    for (int64_t task; (task = next.fetch_add(1, std::memory_order_relaxed)) < count;) run(task);
+  struct alignas(64) Share {
+    std::atomic<int64_t> next;
+    int64_t end;
+  };
+  std::vector<Share> shares(threads);
+  for (int64_t i = 0; i < threads; ++i) {
+    shares[i].next.store(count * i / threads, std::memory_order_relaxed);
+    shares[i].end = count * (i + 1) / threads;
+  }
+  torch::stable::parallel_for(0, threads, 1, [&](int64_t mine, int64_t) {
+    for (int64_t i = 0; i < threads; ++i) {
+      Share& share = shares[(mine + i) % threads];
+      for (int64_t task; (task = share.next.fetch_add(1, std::memory_order_relaxed)) < share.end;) run(task);
+    }
     level::settle();
   });
 }

@@ -35,7 +35,7 @@ class Direct {
   }
 
   void run() const {
-    run_tasks(call_.n * down_ * across_, [&](int64_t task) { run(part(task), part(task + ahead_)); });
+    run_tasks(call_.n * down_ * across_, [&](int64_t task) { run(part(task), part(task + 1)); });
   }
 
  private:
@@ -54,7 +54,6 @@ class Direct {
     rows_ = std::min(rows, std::max<int64_t>(fewer, 1));
     across_ = (call_.w + columns_ - 1) / columns_;
     down_ = (call_.h + rows_ - 1) / rows_;
-    ahead_ = torch::stable::get_num_threads();
     plane_ = round_up((rows_ + halo_h) * pitch_, per_line<E>) + wide;
   }
 
@@ -171,7 +170,6 @@ class Direct {
   int64_t taps_, depth_, outs_;
   int64_t columns_, rows_, across_, down_;  // of the results of a task; how many tasks
   int64_t pitch_, plane_;                   // of its buffer
-  int64_t ahead_;                           // as many tasks as are begun before this thread's next
   Aligned<E> factors_;
   Aligned<int64_t> table_;
 };

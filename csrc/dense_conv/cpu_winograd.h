@@ -78,7 +78,7 @@ class Winograd {
     Ahead ahead;
     every_run(begin, end, rows_, columns_,
               [&](const Run& run) { every_row(run, [&](int64_t, const Run& row) { end_.add_results(row, ahead); }); });
-    const int64_t next = begin + wide * torch::stable::get_num_threads(), all = call_.n * rows_ * columns_;
+    const int64_t next = begin + wide, all = call_.n * rows_ * columns_;
     if (next < all) {
       every_run(next, std::min(next + wide, all), rows_, columns_, [&](const Run& run) { ask_for_pixels(run, ahead); });
     }

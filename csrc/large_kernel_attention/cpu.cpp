@@ -9,11 +9,10 @@
 // 16-bit types are widened as they are read and rounded once, at the end. How the work is cut changes no result.
 //
 // Bound: kh1 kw1 + kh2 kw2 + C (+ C) multiply-adds a number, 12 bytes a number through the caches beside it.
-#include <torch/csrc/stable/ops.h>
-
 #include <numeric>
 
 #include "../common/by_type.h"
+#include "../common/parallel.h"
 #include "../common/pixels.h"
 #include "arguments.h"
 #include "cpu_field.h"
@@ -24,7 +23,6 @@ namespace lightsr {
 namespace {
 
 using namespace attention;
-using torch::stable::parallel_for;
 
 constexpr int64_t piece_numbers = 1 << 19;  // of t, for two threads
 constexpr int64_t block_numbers = 1 << 15;  // of y
@@ -134,13 +132,11 @@ class Attention {
   // Channels of the piece's pictures and the rows around them become padded planes.
   void turn(const Piece& piece) const {
     const int64_t around = near_.above() + far_.above(), rows = piece.rows + 2 * around, c = call_.c, w = call_.w;
-    parallel_for(0, piece.pictures * rows, 1, [&](int64_t begin, int64_t end) {
-      for (int64_t task = begin; task < end; ++task) {
-        const int64_t n = task / rows, row = task % rows, y = piece.row - around + row;
-        const T* from = nullptr;
-        if (y >= 0 && y < call_.h) from = static_cast<const T*>(call_.x) + ((piece.picture + n) * call_.h + y) * w * c;
-        pad_pixels(x_ + n * c * x_plane_ + row * x_step_ + skipped(near_), x_plane_, from, c, w, near_.left());
-      }
+    run_tasks(piece.pictures * rows, [&](int64_t task) {
+      const int64_t n = task / rows, row = task % rows, y = piece.row - around + row;
+      const T* from = nullptr;
+      if (y >= 0 && y < call_.h) from = static_cast<const T*>(call_.x) + ((piece.picture + n) * call_.h + y) * w * c;
+      pad_pixels(x_ + n * c * x_plane_ + row * x_step_ + skipped(near_), x_plane_, from, c, w, near_.left());
     });
   }
 
@@ -150,14 +146,12 @@ class Attention {
     const int64_t fit = std::max(band_numbers / step - around, std::max<int64_t>(16, around));
     const int64_t fair = std::max(ceil_div(piece.rows * planes, threads), std::max<int64_t>(16, around / 2));
     const int64_t bands = ceil_div(piece.rows, std::min(fit, fair)), rows = ceil_div(piece.rows, bands);
-    parallel_for(0, planes * bands, 1, [&](int64_t begin, int64_t end) {
-      const Memory<S> padded(last_ ? 0 : (rows + around + 2 * near_.above()) * x_step_);
-      const Memory<S> between((rows + around) * step);
-      for (int64_t task = begin; task < end; ++task) {
-        const int64_t row = task % bands * rows;
-        if (row < piece.rows) {
-          band(piece, task / bands, row, std::min(rows, piece.rows - row), padded.data(), between.data());
-        }
+    const int64_t padded = last_ ? 0 : round_up((rows + around + 2 * near_.above()) * x_step_, per_line<S>);
+    run_tasks(planes * bands, [&](int64_t task) {
+      S* memory = scratch<S>(padded + (rows + around) * step);
+      const int64_t row = task % bands * rows;
+      if (row < piece.rows) {
+        band(piece, task / bands, row, std::min(rows, piece.rows - row), memory, memory + padded);
       }
     });
   }
@@ -200,27 +194,25 @@ class Attention {
     const int64_t pixels = piece.rows * call_.w, c = call_.c;
     const int64_t fair = ceil_div(piece.pictures * pixels, torch::stable::get_num_threads() * tile);
     const int64_t block = std::clamp<int64_t>(std::min(fair, block_numbers / c / tile), 1, 64) * tile;
-    const int64_t blocks = ceil_div(pixels, block);
-    parallel_for(0, piece.pictures * blocks, 1, [&](int64_t begin, int64_t end) {
-      const Memory<S> y(last_ ? (block + mix_rows) * mix_.step : (c + mix_rows) * block);
-      const Memory<T> joined(call_.parts ? block * c : 0);
+    const int64_t blocks = ceil_div(pixels, block), tasks = piece.pictures * blocks;
+    const int64_t y_numbers = round_up(last_ ? (block + mix_rows) * mix_.step : (c + mix_rows) * block, per_line<S>);
+    run_tasks(tasks, [&](int64_t task) {
+      S* y = scratch<S>(y_numbers + (call_.parts ? block * c : 0));
+      T* joined = reinterpret_cast<T*>(y + y_numbers);
       const auto pixels_of = [&](int64_t task) {
         const int64_t n = task / blocks, pixel = task % blocks * block;
         return Block{!last_, piece.picture + n, piece.row * call_.w + pixel, std::min(block, pixels - pixel)};
       };
       const auto t_of = [&](int64_t task) { return t_ + task / blocks * c * t_plane_ + task % blocks * block; };
-      for (int64_t task = begin; task < end; ++task) {
-        Ahead ahead;
-        if (task + 1 < end) ask_for(pixels_of(task + 1), t_of(task + 1), ahead);
-        const Block here = pixels_of(task);
-        const Rows<const T> residual = residual_of(here, block, joined.data());
-        if (last_) {
-          mix_last(t_of(task), here, residual, y.data(), ahead);
-        } else {
-          mix_planes(t_of(task), here, residual, block, y.data(), ahead);
-        }
+      Ahead ahead;
+      if (task + 1 < tasks) ask_for(pixels_of(task + 1), t_of(task + 1), ahead);
+      const Block here = pixels_of(task);
+      const Rows<const T> residual = residual_of(here, block, joined);
+      if (last_) {
+        mix_last(t_of(task), here, residual, y, ahead);
+      } else {
+        mix_planes(t_of(task), here, residual, block, y, ahead);
       }
-      level::settle();
     });
   }
 

@@ -59,10 +59,9 @@ struct Sets {
     const int64_t x = task % runs * run, row = task / runs, y = row % rows;
     return {row / rows, row * columns + x, grid ? y * w + x : y * window * w + x * window, std::min(run, columns - x)};
   }
-  // The run that the thread with this one is likely to have next, if any: threads take them in turn.
+  // The run that the thread with this one is likely to have next, if any.
   std::optional<Run> after(int64_t task, int64_t n) const {
-    const int64_t next = task + torch::stable::get_num_threads();
-    return next < tasks(n) ? std::optional(at(next)) : std::nullopt;
+    return task + 1 < tasks(n) ? std::optional(at(task + 1)) : std::nullopt;
   }
   int64_t step() const { return grid ? 1 : window; }  // from a set's first pixel to its neighbour's
 
