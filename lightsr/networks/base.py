@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, cast
 
 import torch
 import torch.nn.functional as F
@@ -40,17 +40,47 @@ def convolve(
     return activate(y if residual is None else y + residual, activation, 0.05)
 
 
-def join(outputs: list[Tensor], fusion: nn.Conv2d, fused: bool) -> Tensor:
-    """leaky_relu(fusion(cat(outputs))) for a 1x1, as one op where `fused`; this empties the list.
+class Join:
+    """leaky_relu(fusion(cat(outputs))) for a 1x1, of what a network's blocks put out, added one after the other.
 
-    What a network's blocks have put out need not be in memory while the rest of it runs.
+    Where `fused`, outputs that nobody needs for gradients go into a running sum as they come, and out of memory. Not in
+    16 bits, where that sum would be rounded each time: there, and for gradients, they are kept and joined by one op.
     """
-    if fused:
-        out = ops.distillation_fusion(outputs, fusion.weight, fusion.bias, activation="leaky_relu", negative_slope=0.05)
-    else:
-        out = leaky_relu(fusion(torch.cat(outputs, dim=1)))
-    outputs.clear()
-    return out
+
+    def __init__(self, fusion: nn.Conv2d, fused: bool) -> None:
+        self.fusion, self.fused = fusion, fused
+        self.outputs: list[Tensor] = []  # not in the sum yet
+        self.sum: Tensor | None = None
+        self.channels = 0  # of outputs that are in the sum
+
+    def add(self, output: Tensor) -> None:  # [N, C_k, H, W]
+        self.outputs.append(output)
+        if self.fused and not torch.is_grad_enabled() and output.dtype in (torch.float32, torch.float64):
+            self._take()
+
+    def result(self) -> Tensor:  # [N, C_out, H, W]
+        """To be asked for once: nothing of it stays here."""
+        if self.outputs:
+            self._take()
+        out, self.sum = self.sum, None
+        return cast(Tensor, out)
+
+    def _take(self) -> None:
+        """The outputs at hand into the sum; with the last of them comes the activation."""
+        outputs, self.outputs = self.outputs, []
+        if not self.fused:
+            self.sum = leaky_relu(self.fusion(torch.cat(outputs, dim=1)))
+            return
+        weight, first = self.fusion.weight, self.channels
+        self.channels += sum(each.shape[1] for each in outputs)
+        self.sum = ops.distillation_fusion(
+            outputs,
+            weight[:, first : self.channels],
+            self.fusion.bias if first == 0 else None,
+            residual=self.sum,
+            activation="leaky_relu" if self.channels == weight.shape[1] else "none",
+            negative_slope=0.05,
+        )
 
 
 class FoldableConv2d(nn.Module):

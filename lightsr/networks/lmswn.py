@@ -12,7 +12,7 @@ from torch import Tensor, nn
 import lightsr_kernels as ops
 
 from ..errors import InputError
-from .base import LARGEST_WIDTH, Block, FoldableConv2d, SRNetwork, Tail, convolve, join, leaky_relu, tail_scale
+from .base import LARGEST_WIDTH, Block, FoldableConv2d, Join, SRNetwork, Tail, convolve, leaky_relu, tail_scale
 
 STAGES = 4  # convolutions of a module
 
@@ -154,12 +154,11 @@ class LMSWN(SRNetwork):
 
     def forward(self, x: Tensor) -> Tensor:  # [N, 3, H, W] -> [N, 3, scale*H, scale*W]
         shallow = y = self.head(x)
-        outputs = []
+        outputs = Join(self.fusion, self.use_fused)
         for block in self.blocks:
             y = block(y)
-            outputs.append(y)
-        y = join(outputs, self.fusion, self.use_fused)
-        y = convolve(self.body_end, y, self.use_fused, residual=shallow)
+            outputs.add(y)
+        y = convolve(self.body_end, outputs.result(), self.use_fused, residual=shallow)
         return self.tail(y)  # type: ignore[no-any-return]
 
     @property
