@@ -24,7 +24,7 @@ def check_shape(op: str, name: str, value: Tensor | None, shape: Sequence[int], 
     """Requires `value` (where given) to have this shape, and the dtype and device of `like`."""
     if value is None:
         return
-    # The rule, in as little as there is: light networks call dozens of ops with many arguments each.
+    # All is well, in the fewest looks, since networks call dozens of ops with many arguments; below, what is not.
     if (
         isinstance(value, Tensor)
         and value.shape == shape

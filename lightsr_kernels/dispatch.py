@@ -27,7 +27,7 @@ from .functional import layout_of
 from .spec import SPECS, OpSpec
 
 BACKENDS = ("cuda", "triton", "cpu", "reference")  # fastest first
-_VARIABLE = os.environ.encodekey("LIGHTSR_BACKEND")
+_VARIABLE = getattr(os.environ, "encodekey", str)("LIGHTSR_BACKEND")
 _ONLY_BY_NAME = (("triton", "cpu"),)  # the interpreter: for tests
 _loaded: set[tuple[str, str]] = set()  # ops and the kinds of devices whose own kernels have been loaded
 _forced: str | None = None  # a plain global, because torch.compile guards on it and recompiles when it changes
@@ -56,8 +56,10 @@ def requested() -> str:
     """The backend asked for: by `backend()`, else by LIGHTSR_BACKEND, else auto."""
     if _forced is not None:
         return _forced
-    # Of a variable that is not set os.environ.get() raises and catches KeyError, at every call of every op.
-    if torch.compiler.is_compiling() or _VARIABLE in os.environ._data:  # type: ignore[attr-defined]
+    # For a variable that is not set os.environ.get() raises and catches KeyError, at every call of every op. CPython's
+    # dictionary behind it tells at once; where there is none, the long way.
+    there = getattr(os.environ, "_data", None)
+    if there is None or _VARIABLE in there or torch.compiler.is_compiling():
         name = os.environ.get("LIGHTSR_BACKEND") or "auto"
         _check_name(name, "LIGHTSR_BACKEND")
         return name

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 import lightsr
+import lightsr_kernels
 from lightsr.networks import REGISTRY, SCALES, SRNetwork, detect
 from lightsr.networks.base import Join
 
@@ -204,6 +205,24 @@ def joined(parts: list[torch.Tensor], fusion: torch.nn.Conv2d, fused: bool) -> t
     for each in parts:
         join.add(each)
     return join.result()
+
+
+@pytest.mark.parametrize("grad", [False, True])
+@pytest.mark.parametrize("fused", [False, True], ids=["plain", "fused"])
+def test_joining_refuses_what_is_not_all(fused: bool, grad: bool) -> None:
+    fusion = torch.nn.Conv2d(9, 4, 1)
+    with torch.set_grad_enabled(grad):
+        for count, message in ((0, "9 channels"), (2, "9 channels"), (4, "channels|weight must have shape")):
+            with pytest.raises((ValueError, RuntimeError), match=message):
+                joined([torch.rand(1, 3, 5, 4)] * count, fusion, fused)
+
+
+@pytest.mark.parametrize("name", ["lmswn", "mafdn"])
+def test_a_joining_network_can_be_traced(name: str) -> None:
+    net = network(name, use_fused=True)
+    x = picture(1, 3, 12, 13)
+    with torch.no_grad(), lightsr_kernels.backend("reference"):
+        torch.testing.assert_close(torch.jit.trace(net, x, check_trace=False)(x), net(x))
 
 
 @pytest.mark.parametrize(("dtype", "kept"), [(torch.float32, 0), (torch.float64, 0), (torch.bfloat16, 3)])

@@ -10,6 +10,7 @@
 // numbers, and maps and their gradient, 2 window^2 numbers.
 #pragma once
 
+#include <cmath>
 #include <vector>
 
 #include "../common/block_tasks.h"

@@ -46,17 +46,17 @@ class ChannelNorm {
     };
     const auto at = [=](int64_t c, int v) { return Vec<S>::load(x.at(c, p + v * size), part...); };
     const Vec<S> share = Vec<S>::fill(S(1) / S(channels_)), zero = Vec<S>::fill(0);
-    Vec<S> mean[vectors], root[vectors];
-    every([&](int v) { mean[v] = root[v] = zero; });
+    Vec<S> mean[vectors], squares[vectors], root[vectors];
+    every([&](int v) { mean[v] = squares[v] = zero; });
     for (int64_t c = 0; c < channels_; ++c) every([&](int v) { mean[v] = mean[v] + at(c, v); });
     every([&](int v) { mean[v] = mean[v] * share; });
     for (int64_t c = 0; c < channels_; ++c) {
       every([&](int v) {
         const Vec<S> centred = at(c, v) - mean[v];
-        root[v] = fma(centred, centred, root[v]);
+        squares[v] = fma(centred, centred, squares[v]);
       });
     }
-    every([&](int v) { root[v] = Vec<S>::fill(1) / sqrt(fma(root[v], share, Vec<S>::fill(eps_))); });
+    every([&](int v) { root[v] = Vec<S>::fill(1) / sqrt(fma(squares[v], share, Vec<S>::fill(eps_))); });
     const auto weight = weight_.from_channel(0), bias = bias_.from_channel(0);
     for (int64_t c = 0; c < channels_; ++c) {
       every([&](int v) {

@@ -37,6 +37,7 @@ void run_tasks(int64_t count, const Run& run) {
   torch::stable::parallel_for(0, threads, 1, [&](int64_t mine, int64_t) {
     for (int64_t i = 0; i < threads; ++i) {
       Share& share = shares[(mine + i) % threads];
+      if (share.next.load(std::memory_order_relaxed) >= share.end) continue;  // a look costs less than a taking
       for (int64_t task; (task = share.next.fetch_add(1, std::memory_order_relaxed)) < share.end;) run(task);
     }
     level::settle();

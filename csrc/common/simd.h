@@ -3,9 +3,10 @@
 // as they are loaded and rounded to nearest even as they are stored (a NaN stays one).
 //
 //   Vec<float> v = Vec<float>::load(p);         // p: float, Float16 or BFloat16
-//   Vec<float> v = Vec<float>::load(p, count);  // the first count lanes, 0 <= count <= size; the others are 0, not
-//   read v.store(p); v.store(p, count); v.stream(p); Vec<float>::fill(2), v + w, v - w, v * w, v / w, fma(a, b, c) = a
-//   b + c, min, max, sqrt, select, sum(v)
+//   Vec<float> v = Vec<float>::load(p, count);  // the first count lanes, 0 <= count <= size; the others are 0, unread
+//
+// Then v.store(p), v.store(p, count), v.stream(p); Vec<float>::fill(2); + - * /; fma(a, b, c), which is a b + c; min,
+// max, sqrt, select and sum.
 #pragma once
 
 #include <cstdint>

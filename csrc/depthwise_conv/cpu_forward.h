@@ -184,9 +184,10 @@ class Forward {
     if constexpr (std::is_same_v<E, double>) {
       constexpr int64_t widest = most_vectors == 2 ? 1 : most_vectors;
       return vectors >= widest ? std::pair(int(widest), vectors / widest) : std::pair(1, vectors);
+    } else {
+      int64_t tiles = ceil_div(vectors, most_vectors), wide = ceil_div(vectors, tiles);
+      return {int(wide), vectors - tiles * (wide - 1)};
     }
-    int64_t tiles = ceil_div(vectors, most_vectors), wide = ceil_div(vectors, tiles);
-    return {int(wide), vectors - tiles * (wide - 1)};
   }
 
   // The tiles of one row of tiles, of which `remain` rows are of use, some at a time.

@@ -46,8 +46,8 @@ class WeightGradient {
 
   void run() {
     std::unique_ptr<double[]> partial(new double[parts * groups * sums * each]);
-    int64_t threads = torch::stable::get_num_threads(), tasks = parts * runs;
-    run_tasks(tasks, [&](int64_t task) { run_task(partial.get(), task, std::min(task + threads, tasks - 1)); });
+    int64_t tasks = parts * runs;
+    run_tasks(tasks, [&](int64_t task) { run_task(partial.get(), task, std::min(task + 1, tasks - 1)); });
     if (parts * groups * sums * each < worth_sharing)
       for (int64_t group = 0; group < groups; ++group) finish(partial.get(), group);
     else

@@ -4,7 +4,9 @@
 // grad_x = r (g - mean(g) - z mean(g z)). The gradients of weight and bias are sums over pixels.
 #pragma once
 
-#include "../common/channel_norm.h"
+#include <cmath>
+
+#include "../common/pixel_product.h"
 
 namespace lightsr::gated {
 

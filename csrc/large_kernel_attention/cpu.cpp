@@ -149,15 +149,28 @@ class Attention {
     const int64_t padded = last_ ? 0 : round_up((rows + around + 2 * near_.above()) * x_step_, per_line<S>);
     run_tasks(planes * bands, [&](int64_t task) {
       S* memory = scratch<S>(padded + (rows + around) * step);
-      const int64_t row = task % bands * rows;
+      const int64_t row = task % bands * rows, next = (task + 1) % bands * rows;
       if (row < piece.rows) {
-        band(piece, task / bands, row, std::min(rows, piece.rows - row), memory, memory + padded);
+        band(piece, task / bands, row, std::min(rows, piece.rows - row), memory, memory + padded,
+             soon(piece, (task + 1) / bands, next));
       }
     });
   }
 
+  // The rows that a band begins with, of a plane that may be one more than there are.
+  Soon soon(const Piece& piece, int64_t plane, int64_t row) const {
+    if (last_) {
+      const S* from = x_ + plane * x_plane_ + row * x_step_;
+      return {reinterpret_cast<const char*>(from), x_step_ * int64_t(sizeof(S)), size * int64_t(sizeof(S))};
+    }
+    const int64_t first = std::max<int64_t>(piece.row + row - far_.above() - near_.above(), 0);
+    const T* from = static_cast<const T*>(call_.x) + ((piece.picture * call_.c + plane) * call_.h + first) * call_.w;
+    return {reinterpret_cast<const char*>(from), call_.w * int64_t(sizeof(T)), size * int64_t(sizeof(T))};
+  }
+
   // Rows of t in one plane; `row` counts from the piece's first.
-  void band(const Piece& piece, int64_t plane, int64_t row, int64_t rows, S* padded, S* between) const {
+  void band(const Piece& piece, int64_t plane, int64_t row, int64_t rows, S* padded, S* between,
+            const Soon& soon) const {
     const int64_t c = plane % call_.c, h = call_.h, w = call_.w, step = between_step(), left = far_.left();
     const int64_t first = piece.row + row - far_.above(), last = piece.row + row + rows + far_.above();
     const int64_t begin = std::max<int64_t>(first, 0), end = std::min(last, h);  // those of first..last in the picture
@@ -180,7 +193,8 @@ class Attention {
       std::fill_n(at, left, S(0));
       std::fill_n(at + left + w, left, S(0));
     }
-    convolve_rows<S>({padded, x_step_}, near_.of(c), {between + (begin - first) * step + left, step}, end - begin, w);
+    convolve_rows<S>({padded, x_step_}, near_.of(c), {between + (begin - first) * step + left, step}, end - begin, w,
+                     soon);
     convolve_rows<S>({between, step}, far_.of(c), {t_ + plane * t_plane_ + row * w, w}, rows, w);
   }
 
@@ -199,11 +213,11 @@ class Attention {
     run_tasks(tasks, [&](int64_t task) {
       S* y = scratch<S>(y_numbers + (call_.parts ? block * c : 0));
       T* joined = reinterpret_cast<T*>(y + y_numbers);
-      const auto pixels_of = [&](int64_t task) {
-        const int64_t n = task / blocks, pixel = task % blocks * block;
+      const auto pixels_of = [&](int64_t which) {
+        const int64_t n = which / blocks, pixel = which % blocks * block;
         return Block{!last_, piece.picture + n, piece.row * call_.w + pixel, std::min(block, pixels - pixel)};
       };
-      const auto t_of = [&](int64_t task) { return t_ + task / blocks * c * t_plane_ + task % blocks * block; };
+      const auto t_of = [&](int64_t which) { return t_ + which / blocks * c * t_plane_ + which % blocks * block; };
       Ahead ahead;
       if (task + 1 < tasks) ask_for(pixels_of(task + 1), t_of(task + 1), ahead);
       const Block here = pixels_of(task);

@@ -124,8 +124,16 @@ __attribute__((noinline)) void field_tile(Rows<const S> in, const Filter<S>& fil
   }
 }
 
+// What will be read soon, to be asked for while sums are computed: as much for each tile as the tile has. Bytes from
+// row to row and from vector to vector; addresses that nothing stands at do no harm.
+struct Soon {
+  const char* data = nullptr;
+  int64_t row = 0, vector = 0;
+};
+
 template <class S, int k, int dilation>
-void field_phase(Rows<const S> in, const Filter<S>& filter, Rows<S> out, int64_t rows, int64_t columns) {
+void field_phase(Rows<const S> in, const Filter<S>& filter, Rows<S> out, int64_t rows, int64_t columns,
+                 const Soon& soon) {
   const int64_t size = Vec<S>::size, vectors = (columns + size - 1) / size;
   const int64_t tiles = (vectors + field_vectors - 1) / field_vectors;
   for (int64_t row = 0; row < rows; row += field_rows) {
@@ -137,6 +145,9 @@ void field_phase(Rows<const S> in, const Filter<S>& filter, Rows<S> out, int64_t
       const Rows<const S> from{in.at(top, begin * size), in.step};
       const Rows<S> to{out.at(top, begin * size), out.step};
       const int rest = static_cast<int>(std::min(columns, end * size) - (end - 1) * size);
+      for (int64_t r = row; soon.data && r < row + field_rows; ++r) {
+        for (int64_t v = begin; v < end; ++v) __builtin_prefetch(soon.data + r * soon.row + v * soon.vector, 0, 2);
+      }
       // clang-format off
       switch (end - begin) {
         case 1: field_tile<S, 1, k, dilation>(from, filter, to, many, rest); break;
@@ -152,7 +163,8 @@ void field_phase(Rows<const S> in, const Filter<S>& filter, Rows<S> out, int64_t
 // out[y, x] = bias + sum of taps[i, j] in[y + i dilation, x + j dilation]. Rows of `in` go on for a vector and the
 // filter's reach behind the last column; whatever numbers are there, none of them gets into `out`.
 template <class S>
-void convolve_rows(Rows<const S> in, const Filter<S>& filter, Rows<S> out, int64_t rows, int64_t columns) {
+void convolve_rows(Rows<const S> in, const Filter<S>& filter, Rows<S> out, int64_t rows, int64_t columns,
+                   const Soon& soon = {}) {
   const int64_t d = filter.kh == 1 ? 1 : filter.dilation;
   for (int64_t phase = 0; phase < std::min(d, rows); ++phase) {
     const Rows<const S> from{in.at(phase, 0), in.step * d};
@@ -160,11 +172,11 @@ void convolve_rows(Rows<const S> in, const Filter<S>& filter, Rows<S> out, int64
     const int64_t count = (rows - phase + d - 1) / d;
     const bool full = count >= field_rows && filter.kh == filter.kw;
     if (full && filter.kh == 5 && filter.dilation == 1) {
-      field_phase<S, 5, 1>(from, filter, to, count, columns);
+      field_phase<S, 5, 1>(from, filter, to, count, columns, soon);
     } else if (full && filter.kh == 7 && filter.dilation == 3) {
-      field_phase<S, 7, 3>(from, filter, to, count, columns);
+      field_phase<S, 7, 3>(from, filter, to, count, columns, soon);
     } else {
-      field_phase<S, 0, 0>(from, filter, to, count, columns);
+      field_phase<S, 0, 0>(from, filter, to, count, columns, soon);
     }
   }
 }

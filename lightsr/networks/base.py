@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Self, cast
+from typing import Any, ClassVar, Self
 
 import torch
 import torch.nn.functional as F
@@ -43,8 +43,9 @@ def convolve(
 class Join:
     """leaky_relu(fusion(cat(outputs))) for a 1x1, of what a network's blocks put out, added one after the other.
 
-    Where `fused`, outputs that nobody needs for gradients go into a running sum as they come, and out of memory. Not in
-    16 bits, where that sum would be rounded each time: there, and for gradients, they are kept and joined by one op.
+    Where `fused`, under no_grad() or inference_mode(), outputs go into a running sum as they come, and out of memory.
+    Not in 16 bits, where that sum would be rounded each time: there, and with gradients, they are kept and joined by
+    one op.
     """
 
     def __init__(self, fusion: nn.Conv2d, fused: bool) -> None:
@@ -62,17 +63,20 @@ class Join:
         """To be asked for once: nothing of it stays here."""
         if self.outputs:
             self._take()
+        wanted = self.fusion.weight.shape[1]
+        if self.sum is None or self.channels != wanted:
+            raise ValueError(f"fusion: the outputs must have {wanted} channels together, got {self.channels}")
         out, self.sum = self.sum, None
-        return cast(Tensor, out)
+        return out
 
     def _take(self) -> None:
         """The outputs at hand into the sum; with the last of them comes the activation."""
         outputs, self.outputs = self.outputs, []
+        weight, first = self.fusion.weight, self.channels
+        self.channels = first + sum(each.shape[1] for each in outputs)  # no +=: torch.jit.trace has sizes in tensors
         if not self.fused:
             self.sum = leaky_relu(self.fusion(torch.cat(outputs, dim=1)))
             return
-        weight, first = self.fusion.weight, self.channels
-        self.channels += sum(each.shape[1] for each in outputs)
         self.sum = ops.distillation_fusion(
             outputs,
             weight[:, first : self.channels],

@@ -47,15 +47,15 @@ class ChannelAttentionBlock(Block):
         same convolution of the sums over what each tap sees.
         """
         widen = self.widen
-        mean = as_wide(widen, seen_by_taps(h) / (h.shape[2] * h.shape[3]))  # [1, C, 1, 1]
-        scale = torch.sigmoid(as_wide(self.up, F.relu(as_wide(self.down, mean)))).flatten()
+        mean = as_product(widen, seen_by_taps(h).flatten() / (h.shape[2] * h.shape[3]))  # [C]
+        scale = torch.sigmoid(as_product(self.up, F.relu(as_product(self.down, mean))))
         weight, bias = widen.weight * scale[:, None, None, None], widen.bias * scale  # type: ignore[operator]
         return ops.dense_conv(h, weight.to(h.dtype), bias.to(h.dtype))
 
 
-def as_wide(conv: nn.Conv2d, x: Tensor) -> Tensor:
-    """`conv` without padding, in the precision of x."""
-    return F.conv2d(x, conv.weight.to(x.dtype), conv.bias.to(x.dtype))  # type: ignore[union-attr]
+def as_product(conv: nn.Conv2d, x: Tensor) -> Tensor:  # [C_in * KH * KW] -> [C_out]
+    """`conv` for one pixel of its result, from all that it sees, in the precision of x."""
+    return F.linear(x, conv.weight.to(x.dtype).flatten(1), conv.bias.to(x.dtype))  # type: ignore[union-attr]
 
 
 def seen_by_taps(x: Tensor) -> Tensor:  # [N, C, H, W] -> [N, C, 3, 3]
