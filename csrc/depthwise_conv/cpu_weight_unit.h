@@ -21,10 +21,15 @@ constexpr int most_rows_of = std::is_same_v<T, double> ? 3 : most_tap_rows;  // 
 template <class T>
 constexpr int most_columns_of = std::is_same_v<T, double> ? 3 : most_tap_columns;
 
+// Seven rows are one block, of fewer columns: two blocks of 3 and 4 rows have too few sums to keep the processor busy.
+constexpr int tall_rows = level::registers == 32 ? 7 : 0, tall_columns = 3;
+
 template <class T, int KY = most_rows_of<T>, int KX = most_columns_of<T>>
 void correlate(const Correlation<T>& job, int ky, int kx) {
+  if constexpr (tall_rows > KY && KX > tall_columns && !std::is_same_v<T, double>)
+    if (ky == tall_rows) return correlate<T, tall_rows, tall_columns>(job, ky, kx);
   if (ky < KY) {
-    if constexpr (KY > 1) correlate<T, KY - 1, KX>(job, ky, kx);
+    if constexpr (1 < KY && KY != tall_rows) correlate<T, KY - 1, KX>(job, ky, kx);
   } else if (kx < KX) {
     if constexpr (KX > 1) correlate<T, KY, KX - 1>(job, ky, kx);
   } else {
@@ -41,8 +46,9 @@ struct WeightUnit {
   int kh, kw;
 
   void run() {
-    int down = (kh + most_rows_of<T> - 1) / most_rows_of<T>;
-    int across = (kw + most_columns_of<T> - 1) / most_columns_of<T>;
+    bool tall = kh == tall_rows && !std::is_same_v<T, double>;
+    int down = tall ? 1 : (kh + most_rows_of<T> - 1) / most_rows_of<T>;
+    int columns = tall ? tall_columns : most_columns_of<T>, across = (kw + columns - 1) / columns;
     int64_t passes = 1;  // that fetch
     while (2 * passes <= std::min(down * across, 8)) passes *= 2;
     Soon soon = first.soon, nothing = {.x = soon.x, .grad = soon.x};
