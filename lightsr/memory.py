@@ -6,6 +6,8 @@ from pathlib import Path, PurePosixPath
 
 import torch
 
+from lightsr_kernels.memory import idle_memory
+
 # Peak bytes per input pixel at x4, measured on the CPU (docs/upscale.md says how); x2 and x3 need less.
 BYTES_PER_PIXEL = {"bicubic": 800, "lmswn": 4300, "mafdn": 3900, "hasn": 4700, "idsa_net": 6200}
 _UNKNOWN_NETWORK = 10000
@@ -27,7 +29,7 @@ def usable_memory(device: torch.device) -> int:
         # What torch keeps for itself and does not use is free to us, though not to the driver.
         free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return int(free * _SHARE)
-    return int(_free_on_cpu() * _SHARE)
+    return int((_free_on_cpu() + idle_memory()) * _SHARE)  # what is kept for coming results is free to these
 
 
 def shown(amount: float) -> str:

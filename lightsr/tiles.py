@@ -15,6 +15,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from lightsr_kernels import release_memory
+
 from .errors import InputError
 from .memory import bytes_per_pixel, is_out_of_memory, usable_memory
 from .networks import SRNetwork
@@ -183,6 +185,7 @@ def _run(net: SRNetwork, x: Tensor, part: Tile, patch: Tile, out: Tensor, device
             raise
     # Outside the handler, where the exception and the tensors its frames hold are gone.
     gc.collect()
+    release_memory()
     if device.type == "cuda":
         torch.cuda.empty_cache()
     return False

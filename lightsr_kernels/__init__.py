@@ -13,6 +13,7 @@ from .gated_pointwise import gated_pointwise
 from .instance_norm import instance_norm
 from .instance_norm_attention import instance_norm_attention
 from .large_kernel_attention import large_kernel_attention
+from .memory import release_memory
 from .modules import DepthwiseConv2d
 from .multi_attention import multi_attention
 from .pixel_attention import pixel_attention
@@ -44,6 +45,7 @@ __all__ = [
     "large_kernel_attention",
     "multi_attention",
     "pixel_attention",
+    "release_memory",
     "restore",
     "spatial_attention",
     "split_distillation",

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .memory import empty
+
 ACTIVATIONS = ("none", "relu", "leaky_relu", "gelu", "silu", "sigmoid")
 
 
@@ -50,13 +52,13 @@ def _channels_inside(x: Tensor) -> bool:
 def empty_result(x: Tensor, channels: int) -> Tensor:
     """An uninitialised [N, channels, H, W] with the dtype, device and layout of x: most ops' fake result."""
     n, _, h, w = x.shape
-    return torch.empty((n, channels, h, w), dtype=x.dtype, device=x.device, memory_format=layout_of(x))
+    return empty((n, channels, h, w), x.dtype, x.device, layout_of(x))
 
 
 def empty_gradient(x: Tensor) -> Tensor:
     """An uninitialised tensor for the gradient of x: dense, in the layout of x."""
     layout = layout_of(x) if x.dim() == 4 else torch.contiguous_format
-    return torch.empty(x.shape, dtype=x.dtype, device=x.device, memory_format=layout)
+    return empty(x.shape, x.dtype, x.device, layout)
 
 
 def dense(x: Tensor) -> Tensor:

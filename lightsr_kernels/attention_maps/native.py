@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from ..functional import dense, empty_gradient
+from ..memory import empty
 from ..native import raw_operator
 
 _ARGUMENTS = (
@@ -34,7 +34,7 @@ def forward(
 ) -> Tensor:  # [N*sets, window^2, window^2]
     x = dense(x)
     n, _, h, w = x.shape
-    maps = torch.empty((n * (h // window) * (w // window), window**2, window**2), dtype=x.dtype, device=x.device)
+    maps = empty((n * (h // window) * (w // window), window**2, window**2), x.dtype, x.device)
     # A score is a query times a key, both linear in their pixels: one matrix between the two pixels.
     parameters = (norm_weight, norm_bias, query_key_weight, position_table)
     _forward(x, *(each.contiguous() for each in parameters), window, grid, eps, maps)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..functional import ACTIVATIONS, dense, dense_as, layout_of
+from ..memory import empty
 from ..native import raw_operator
 from . import backward as gradients
 
@@ -34,7 +35,7 @@ def forward(
     n, _, h, w = x.shape
     channels = weight.shape[transpose] // (pixel_shuffle * pixel_shuffle)
     shape = (n, channels, h * pixel_shuffle, w * pixel_shuffle)
-    out = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=layout_of(x))
+    out = empty(shape, x.dtype, x.device, layout_of(x))
     _forward(
         x,
         weight.contiguous(),

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ..functional import ACTIVATIONS, activate
+from ..memory import empty
 from ..native import raw_operator
 from . import activation as last_step
 from . import backward as shared
@@ -46,7 +47,7 @@ def forward(
     parts, maps = shared.shortened(parts, maps)
     call = shared.call_of(parts, weight, bias, scale, maps, gain, residual, residual_gain)
     n, _, h, w = parts[0].shape
-    out = torch.empty((n, len(weight), h, w), dtype=weight.dtype, device=weight.device, memory_format=call.layout)
+    out = empty((n, len(weight), h, w), weight.dtype, weight.device, call.layout)
     own = not weight.is_cuda  # the CUDA kernel ends with the residual
     _forward(*_arguments(call), ACTIVATIONS.index(activation) if own else 0, negative_slope, out)
     return out if own else activate(out, activation, negative_slope)

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..functional import dense, dense_as, empty_gradient, empty_result
+from ..functional import dense, dense_as, empty_gradient, empty_result, layout_of
+from ..memory import empty
 from ..native import raw_operator
 from .samples import NAMES
 
@@ -63,7 +64,7 @@ def backward(
     call = (dense(x), [each.contiguous() for each in weights], eps)
     entered, coarse = kept or _gate(call)
     grad_x, wide = empty_gradient(call[0]), entered.dtype
-    grad_normal = grad_x if x.dtype == wide else torch.empty_like(grad_x, dtype=wide)
+    grad_normal = grad_x if x.dtype == wide else empty(x.shape, wide, x.device, layout_of(grad_x))
     grad_middle, grad_entered = _map(entered.shape, weights, wide), _map(entered.shape, weights, wide)
     counts = [each.numel() for each in weights]
     sums = torch.empty(sum(counts), dtype=torch.float64) if any(wanted[1:]) else None
@@ -93,8 +94,9 @@ def _gate(call: tuple[Tensor, list[Tensor], float]) -> tuple[Tensor, Tensor]:  #
 
 def _map(shape: Sequence[int], weights: list[Tensor], dtype: torch.dtype) -> Tensor:
     """Memory for a map of the gate's channels, those beyond the last one zero."""
-    filled = shape[3] == len(weights[NAMES.index("entry_bias")])
-    return (torch.empty if filled else torch.zeros)(shape, dtype=dtype)
+    bias = weights[NAMES.index("entry_bias")]
+    found = empty(shape, dtype, bias.device)
+    return found if shape[3] == len(bias) else found.zero_()
 
 
 def _joined(weights: list[Tensor]) -> tuple[Tensor, Tensor]:  # [P, C], [P]

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from ..depthwise_conv.native import convolve, weight_gradients
-from ..functional import dense, dense_as, empty_result, layout_of
+from ..functional import dense, dense_as, empty_gradient, empty_result, layout_of
 from ..native import raw_operator
 from ..split_distillation.backward import sliced
 from . import backward as gradients
@@ -70,7 +69,7 @@ def _mixed(
     wants: set[str],
 ) -> tuple[Tensor, Tensor, gradients.Found]:
     """The 1x1 convolutions and the gate in one pass over pixels."""
-    c, grad_x, grad_t = x.shape[1], torch.empty_like(x), torch.empty_like(x)
+    c, grad_x, grad_t = x.shape[1], empty_gradient(x), empty_gradient(x)
     shapes = {"mix_weight": (c, c, 1, 1), "mix_bias": (c,), "out_weight": (c, c, 1, 1), "out_bias": (c,)}
     found = {name: x.new_empty(shape) if name in wants else None for name, shape in shapes.items()}
     parameters = [None if each is None else each.contiguous() for each in (mix_weight, mix_bias, out_weight)]

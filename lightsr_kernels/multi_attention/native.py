@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from ..depthwise_conv.native import convolve, weight_gradients
+from ..memory import empty
 from ..native import raw_operator
 from . import backward as shared
 from .arguments import Call, Found, call_of
@@ -45,7 +45,7 @@ def forward_keeping(*args: Any) -> tuple[Tensor, list[Tensor]]:
 
 def _run(call: Call, keep: bool) -> tuple[Tensor, Found | None]:
     n, _, h, w = call.parts[0].shape
-    out = torch.empty((n, call.out_channels, h, w), dtype=call.parts[0].dtype, memory_format=call.layout)
+    out = empty((n, call.out_channels, h, w), call.parts[0].dtype, call.parts[0].device, call.layout)
     if out.numel() == 0:
         return out, None
     if min(call.channels) == 0:

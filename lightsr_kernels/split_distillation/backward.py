@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..functional import dense, empty_gradient, layout_of
+from ..memory import empty
 from . import convolution as first
 
 
@@ -150,7 +151,7 @@ def gradient_memory(value: Tensor, layout: torch.memory_format) -> Tensor:
     _, c, h, w = value.shape if value.dim() == 4 else (0, 1, 1, 1)
     if c == 1 or h * w == 1 or layout_of(value) == layout:  # one channel or pixel lies the same way in both layouts
         return empty_gradient(value)
-    return torch.empty_like(value, memory_format=layout)
+    return empty(value.shape, value.dtype, value.device, layout)
 
 
 def as_argument(gradient: Tensor, value: Tensor) -> Tensor:

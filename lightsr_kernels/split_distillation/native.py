@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..dense_conv.rule import FEWEST, faster
 from ..functional import ACTIVATIONS
+from ..memory import empty
 from ..native import raw_operator
 from . import backward as shared
 from .convolution import convolved, in_layout_of
@@ -69,8 +70,8 @@ def forward(
     call = shared.call_of(x, *step, *ends, convolution)
     n, _, h, w = x.shape
     rest = (call.channels if call.whole else call.channels - call.split) if keep else 0
-    distilled = torch.empty((n, call.distilled, h, w), dtype=x.dtype, device=x.device, memory_format=call.layout)
-    remaining = torch.empty((n, rest, h, w), dtype=x.dtype, device=x.device, memory_format=call.layout)
+    distilled = empty((n, call.distilled, h, w), x.dtype, x.device, call.layout)
+    remaining = empty((n, rest, h, w), x.dtype, x.device, call.layout)
     results = distilled, remaining if keep else None
     if call.convolution is None:
         _forward(*_arguments(call), *results)
