@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 
+from lightsr_kernels import release_memory
+
 STATUS, REFERENCES = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
@@ -45,6 +47,7 @@ def _reset() -> int | None:
     """Sets the mark to what is resident now, and returns that in bytes."""
     if not sys.platform.startswith("linux"):
         return None
+    release_memory()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)
