@@ -3,9 +3,9 @@
 // A tile of sums stays in registers: 4 rows, up to 4 vectors of columns (3 where there are 16 registers). Each vector
 // of the input is loaded once and meets the filter rows of all 4; a filter number is spread once for all columns. A
 // dilated filter is a dense one on every d-th row (a phase) whose columns lie d apart. The bound is one multiply-add a
-// tap; at the sizes everybody uses (5 x 5 and 7 x 7, dilation 3) the tile is straight code of nothing else but loads,
-// at others a loop over columns for each number of rows that an input row meets. Both add in the same order: the bias,
-// then the taps row by row.
+// tap; at the sizes everybody uses (5 x 5 and 7 x 7, dilation 3) a column of the filter is straight code of nothing
+// else but loads (of all columns it would be more than the processor keeps decoded), at others each number of rows that
+// an input row meets has a loop over columns.
 #pragma once
 
 #include <algorithm>
@@ -80,18 +80,51 @@ __attribute__((always_inline)) inline void field_any(FieldSums<S, vectors>& sums
   }
 }
 
-template <class S, int vectors, int k, int dilation, int row, int... column>
-__attribute__((always_inline)) inline void fixed_row(FieldSums<S, vectors>& sums, Rows<const S> in, const S* taps,
-                                                     std::integer_sequence<int, column...>) {
-  constexpr int first = std::max(0, row - k + 1), last = std::min(row, field_rows - 1);
-  const S *from = in.at(row, 0), *tap = taps + (row - first) * k;
-  (field_column<S, vectors, first, last>(sums, from + column * dilation, tap + column, k), ...);
+// One column of all input rows from `row` on, with a column of filter numbers in registers.
+template <class S, int vectors, int k, int row, int... i>
+__attribute__((always_inline)) inline void add_products(FieldSums<S, vectors>& sums, const Vec<S> (&values)[vectors],
+                                                        const Vec<S> (&taps)[k], std::integer_sequence<int, i...>) {
+  constexpr int first = std::max(0, row - k + 1);
+  ((sums[first + i / vectors][i % vectors] =
+        fma(taps[row - first - i / vectors], values[i % vectors], sums[first + i / vectors][i % vectors])),
+   ...);
+}
+template <class S, int vectors, int k, int row, int... v>
+__attribute__((always_inline)) inline void fixed_column(FieldSums<S, vectors>& sums, const S* in, int64_t step,
+                                                        const Vec<S> (&taps)[k],
+                                                        std::integer_sequence<int, v...> each) {
+  if constexpr (row < k + field_rows - 1) {
+    constexpr int first = std::max(0, row - k + 1), last = std::min(row, field_rows - 1);
+    const Vec<S> values[vectors] = {Vec<S>::load(in + v * Vec<S>::size).kept()...};
+    add_products<S, vectors, k, row>(sums, values, taps,
+                                     std::make_integer_sequence<int, (last - first + 1) * vectors>{});
+    fixed_column<S, vectors, k, row + 1>(sums, in + step, step, taps, each);
+  }
 }
 
-template <class S, int vectors, int k, int dilation, int... row>
-__attribute__((always_inline)) inline void field_fixed(FieldSums<S, vectors>& sums, Rows<const S> in, const S* taps,
-                                                       std::integer_sequence<int, row...>) {
-  (fixed_row<S, vectors, k, dilation, row>(sums, in, taps, std::make_integer_sequence<int, k>{}), ...);
+// The same with numbers spread where they are met.
+template <class S, int vectors, int k, int row>
+__attribute__((always_inline)) inline void fixed_column(FieldSums<S, vectors>& sums, const S* in, int64_t step,
+                                                        const S* tap) {
+  if constexpr (row < k + field_rows - 1) {
+    constexpr int first = std::max(0, row - k + 1), last = std::min(row, field_rows - 1);
+    field_column<S, vectors, first, last>(sums, in, tap + (row - first) * k, k);
+    fixed_column<S, vectors, k, row + 1>(sums, in + step, step, tap);
+  }
+}
+
+template <class S, int vectors, int k, int dilation, int... i>
+__attribute__((always_inline)) inline void field_fixed(FieldSums<S, vectors>& sums, Rows<const S> in, const S* tap,
+                                                       std::integer_sequence<int, i...>) {
+  const S* from = in.at(0, 0);
+  for (int x = 0; x < k; ++x, from += dilation, ++tap) {
+    if constexpr (level::registers >= 32) {
+      const Vec<S> taps[k] = {Vec<S>::fill(tap[i * k]).kept()...};
+      fixed_column<S, vectors, k, 0>(sums, from, in.step, taps, std::make_integer_sequence<int, vectors>{});
+    } else {
+      fixed_column<S, vectors, k, 0>(sums, from, in.step, tap);
+    }
+  }
 }
 
 // `rows` rows (all 4 where k is known) and `vectors` vectors of the output, of the last one `rest` columns. k 0: any
@@ -107,7 +140,7 @@ __attribute__((noinline)) void field_tile(Rows<const S> in, const Filter<S>& fil
   if constexpr (k == 0) {
     field_any<S, vectors>(sums, in, filter, rows);
   } else {
-    field_fixed<S, vectors, k, dilation>(sums, in, filter.taps, std::make_integer_sequence<int, field_rows + k - 1>{});
+    field_fixed<S, vectors, k, dilation>(sums, in, filter.taps, std::make_integer_sequence<int, k>{});
   }
   constexpr int size = Vec<S>::size;
 #pragma GCC unroll 4
