@@ -20,6 +20,7 @@ from .peak import multiply_adds
 from .timing import DEVICES
 
 COMPARISONS: pytest.StashKey[list[Comparison]] = pytest.StashKey()
+SAVED: pytest.StashKey[Path] = pytest.StashKey()
 RESULTS = Path(__file__).parent / "results"
 PACKAGES = ("torch", "onnxruntime", "openvino", "numpy", "triton")
 
@@ -113,15 +114,20 @@ def closing(comparisons: list[Comparison]) -> Iterator[str]:
         yield f"no number for {reason} ({len(rows)} cases{more})"
 
 
-def save(comparisons: list[Comparison], name: str, folder: Path = RESULTS) -> Path:
-    """Writes the JSON and the plots of a run, beside other benches'; instead of over a run, to NAME-2 and so on."""
+def save(
+    comparisons: list[Comparison], name: str, folder: Path = RESULTS, *, over: Path | None = None, plots: bool = True
+) -> Path:
+    """Writes the JSON and the plots of a run, beside other benches'; instead of over a run, to NAME-2 and so on.
+
+    `over` is where the beginning of the same run was saved.
+    """
     from .plot import plot
 
     benches = list(dict.fromkeys(each.case.bench for each in comparisons))
     wanted = re.sub(r"[^a-z0-9.]+", "-", f"{device_name()}-{name}".lower()).strip("-")
     names = (wanted if number == 1 else f"{wanted}-{number}" for number in count(1))
     places = (folder / each for each in names)
-    target = next(to for to in places if not any((to / f"{each}.json").exists() for each in benches))
+    target = over or next(to for to in places if not any((to / f"{each}.json").exists() for each in benches))
     target.mkdir(parents=True, exist_ok=True)
     for bench in benches:
         found = [each for each in comparisons if each.case.bench == bench]
@@ -131,5 +137,6 @@ def save(comparisons: list[Comparison], name: str, folder: Path = RESULTS) -> Pa
             "comparisons": [each.as_json() for each in found],
         }
         (target / f"{bench}.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-        plot(bench, content, target)
+        if plots:
+            plot(bench, content, target)
     return target
