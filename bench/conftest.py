@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from .memory import keep_freed
-from .report import COMPARISONS, SAVED, closing, save, table
+from .report import COMPARISONS, closing, save, save_unfinished, table
 
 HERE = Path(__file__).parent
 
@@ -45,10 +45,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_runtest_teardown(item: pytest.Item) -> None:
-    """Saves what there is so far: a rival that ends the process, as compiled code can, must not take all with it."""
-    found, name = item.config.stash[COMPARISONS], item.config.getoption("--save")
+    found, name = item.config.stash.get(COMPARISONS, []), item.config.getoption("--save", default=None)
     if found and name:
-        item.config.stash[SAVED] = save(found, name, over=item.config.stash.get(SAVED, None), plots=False)
+        save_unfinished(found, name)
 
 
 @pytest.fixture
@@ -66,7 +65,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         terminalreporter.write_line(line)
     name = config.getoption("--save")
     if name:
-        terminalreporter.write_line(f"saved in {save(found, name, over=config.stash.get(SAVED, None))}")
+        terminalreporter.write_line(f"saved in {save(found, name)}")
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -86,7 +86,7 @@ def compiled(case: NetworkCase, given: Given, layout: str) -> Contender:
     return Contender(f"compiled {layout}", train, copied)
 
 
-_APART = "apart"  # in the environment of a process that tries a rival
+_APART = "LIGHTSR_BENCH_APART"  # in the environment of a process that tries a rival
 _TRY = "from bench.network_rivals import *; case = {case!r}; compiled(case, case.inputs('cpu'), {layout!r})"
 
 
@@ -96,19 +96,19 @@ def try_apart(case: NetworkCase, layout: str) -> None:
         return
     code, root = _TRY.format(case=case, layout=layout), Path(__file__).parents[1]
     environment = {**os.environ, _APART: "1", "PYTHONPATH": os.pathsep.join([str(root), *sys.path])}
-    try:
-        done = subprocess.run(
-            [sys.executable, "-c", code],
-            cwd=root,
-            env=environment,
-            timeout=COMPILING,
-            check=False,
-            capture_output=True,
-        )
-    except subprocess.TimeoutExpired:
-        raise NotHereError(f"compiling takes more than {COMPILING:g} s") from None
-    if done.returncode < 0:
-        raise NotHereError(f"it ends the process by {signal.Signals(-done.returncode).name}")
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(
+        command, cwd=root, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
+    ) as child:
+        try:
+            _, told = child.communicate(timeout=COMPILING)
+        except subprocess.TimeoutExpired:
+            os.killpg(child.pid, signal.SIGKILL)  # and the compilers that it has started
+            raise NotHereError(f"compiling takes more than {COMPILING:g} s") from None
+    if child.returncode < 0:
+        raise NotHereError(f"a process of its own ended by {signal.Signals(-child.returncode).name}")
+    if child.returncode:
+        raise NotHereError(f"it fails: {told.decode(errors='replace').strip().splitlines()[-1]}")
 
 
 def within(seconds: float, call: Callable[[], Any]) -> None:

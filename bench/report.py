@@ -20,7 +20,6 @@ from .peak import multiply_adds
 from .timing import DEVICES
 
 COMPARISONS: pytest.StashKey[list[Comparison]] = pytest.StashKey()
-SAVED: pytest.StashKey[Path] = pytest.StashKey()
 RESULTS = Path(__file__).parent / "results"
 PACKAGES = ("torch", "onnxruntime", "openvino", "numpy", "triton")
 
@@ -114,29 +113,38 @@ def closing(comparisons: list[Comparison]) -> Iterator[str]:
         yield f"no number for {reason} ({len(rows)} cases{more})"
 
 
-def save(
-    comparisons: list[Comparison], name: str, folder: Path = RESULTS, *, over: Path | None = None, plots: bool = True
-) -> Path:
-    """Writes the JSON and the plots of a run, beside other benches'; instead of over a run, to NAME-2 and so on.
-
-    `over` is where the beginning of the same run was saved.
-    """
+def save(comparisons: list[Comparison], name: str, folder: Path = RESULTS) -> Path:
+    """Writes the JSON and the plots of a run, beside other benches'; instead of over a run, to NAME-2 and so on."""
     from .plot import plot
 
     benches = list(dict.fromkeys(each.case.bench for each in comparisons))
-    wanted = re.sub(r"[^a-z0-9.]+", "-", f"{device_name()}-{name}".lower()).strip("-")
+    wanted = folder_name(name)
     names = (wanted if number == 1 else f"{wanted}-{number}" for number in count(1))
     places = (folder / each for each in names)
-    target = over or next(to for to in places if not any((to / f"{each}.json").exists() for each in benches))
+    target = next(to for to in places if not any((to / f"{each}.json").exists() for each in benches))
     target.mkdir(parents=True, exist_ok=True)
     for bench in benches:
-        found = [each for each in comparisons if each.case.bench == bench]
-        content = {
-            "machine": machine(),
-            "summary": vars(summary(found)),
-            "comparisons": [each.as_json() for each in found],
-        }
+        content = content_of([each for each in comparisons if each.case.bench == bench])
         (target / f"{bench}.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-        if plots:
-            plot(bench, content, target)
+        plot(bench, content, target)
+    unfinished(name, folder).unlink(missing_ok=True)
     return target
+
+
+def unfinished(name: str, folder: Path = RESULTS) -> Path:
+    """Where a run that is to be saved keeps what it has so far."""
+    return folder / f"{folder_name(name)}-unfinished.json"
+
+
+def save_unfinished(comparisons: list[Comparison], name: str, folder: Path = RESULTS) -> None:
+    """For a run that something ends: compiled code of rivals can end the process."""
+    content = json.dumps(content_of(comparisons), indent=1) + "\n"
+    unfinished(name, folder).write_text(content, encoding="utf-8")
+
+
+def folder_name(name: str) -> str:
+    return re.sub(r"[^a-z0-9.]+", "-", f"{device_name()}-{name}".lower()).strip("-")
+
+
+def content_of(found: list[Comparison]) -> dict[str, Any]:
+    return {"machine": machine(), "summary": vars(summary(found)), "comparisons": [each.as_json() for each in found]}

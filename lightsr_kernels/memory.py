@@ -11,8 +11,10 @@ was asked for at a cache line, as torch does, does not serve the same request ag
 from __future__ import annotations
 
 import math
+import os
 import weakref
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from threading import Lock
 from typing import Any
@@ -24,7 +26,8 @@ from torch import Tensor
 SMALL = 1 << 20  # bytes; what is smaller the C library keeps anyway
 LINE = 64  # bytes; where results begin
 SLACK = 1.25  # a block may be so many times as large as what is asked for
-SPARE = 1.5  # and all of them together as the most that tensors have had at once
+SPARE = 1.5  # and all of them together as the most that tensors have had at once,
+FORGOTTEN = 1 / 16  # of which each new block takes so much off: what one large picture took does not count for ever
 
 
 @dataclass(eq=False, slots=True)
@@ -40,7 +43,7 @@ class Pool:
     def __init__(self) -> None:
         self._idle: list[Block] = []  # the one that was free last comes last: some of it may be in the cache yet
         self._leased: dict[int, tuple[weakref.ref[Any], Block]] = {}  # by who would tell that it is over
-        self._most = 0  # bytes leased at once
+        self._most = 0.0  # bytes leased at once
         self._taking = Lock()
 
     def lease(self, size: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
@@ -57,7 +60,12 @@ class Pool:
     def release(self) -> None:
         """Gives idle blocks back to the system."""
         with self._taking:
-            self._idle.clear()
+            self._most = 0.0
+            gone = [self._idle.pop() for _ in range(len(self._idle))]
+        del gone  # which takes a while, and nobody need wait for it
+
+    def after_fork(self) -> None:
+        self._taking = Lock()  # a thread of the parent may have held it, and that thread is not here
 
     def held(self) -> tuple[int, int]:
         """Bytes that are leased, and bytes that are idle."""
@@ -79,11 +87,14 @@ class Pool:
         return None if best is None else self._idle.pop(best)
 
     def _make(self, size: int) -> Block:
-        leased, idle = self.held()
-        self._most = max(self._most, leased + size)
+        gone = []
         with self._taking:
+            leased, idle = self.held()
+            self._most = max(self._most * (1 - FORGOTTEN), leased + size)
             while self._idle and leased + idle + size > SPARE * self._most:
-                idle -= self._idle.pop(0).size
+                gone.append(self._idle.pop(0))
+                idle -= gone[-1].size
+        del gone
         try:
             memory = np.empty(size + LINE, dtype=np.uint8)
         except MemoryError:
@@ -93,6 +104,8 @@ class Pool:
 
 
 _pool = Pool()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_pool.after_fork)
 
 
 def empty(
@@ -101,20 +114,30 @@ def empty(
     device: torch.device,
     layout: torch.memory_format = torch.contiguous_format,
 ) -> Tensor:
-    """An uninitialised tensor as torch.empty makes it; a large one on the CPU in memory that an earlier one had."""
-    size = 0
-    if device.type == "cpu" and not torch._C._len_torch_dispatch_stack():  # of fake tensors, or whoever traces
+    """An uninitialised tensor as of torch.empty; a large one on the CPU in memory that an earlier one had.
+
+    The memory of such a large one is just as large as it is: it can be given another shape, but not a larger one.
+    """
+    # By fake tensors and whoever else sees what is called; and then torch fills memory with NaN.
+    watched = torch._C._len_torch_dispatch_stack() or torch.are_deterministic_algorithms_enabled()
+    if device.type == "cpu" and not watched:
         size = math.prod(shape) * dtype.itemsize
-    if size < SMALL:
-        return torch.empty(shape, dtype=dtype, device=device, memory_format=layout)
-    return torch.frombuffer(_pool.lease(size), dtype=dtype).resize_(shape, memory_format=layout)
+        if size >= SMALL:
+            with suppress(MemoryError):  # torch's own words for it come below
+                return torch.frombuffer(_pool.lease(size), dtype=dtype).resize_(shape, memory_format=layout)
+    return torch.empty(shape, dtype=dtype, device=device, memory_format=layout)
 
 
 def release_memory() -> None:
     """Gives memory that is kept for coming results on the CPU back to the system, as torch.cuda.empty_cache() does.
 
-    Results of 1 MB and more come from blocks that this process keeps when they are gone. Together these are at most 1.5
-    times as large as all such results that were there at once.
+    Results of 1 MB and more lie in blocks that the process keeps when they are gone, for the next ones. Together
+    these are about 1.5 times as large as all such results that there were at once. The memory of such a result is
+    just as large as itself: as the `out` of something larger, or for `resize_`, it cannot grow.
+
+    Example:
+        >>> import lightsr_kernels
+        >>> lightsr_kernels.release_memory()
     """
     _pool.release()
 

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -92,3 +93,13 @@ def poison(monkeypatch: pytest.MonkeyPatch) -> None:
         (torch.Tensor, "new_empty"),
     ):
         monkeypatch.setattr(owner, name, poisoned(getattr(owner, name)))
+
+    from lightsr_kernels.memory import Pool
+
+    def lease(pool: Pool, size: int) -> Any:
+        found = real(pool, size)
+        found.fill(255)  # NaN of every floating-point type
+        return found
+
+    real = Pool.lease
+    monkeypatch.setattr(Pool, "lease", lease)

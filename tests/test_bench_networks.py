@@ -19,7 +19,7 @@ from bench import comparison, network_case, network_rivals, readme, report  # no
 from bench.comparison import Comparison, Row, compare  # noqa: E402
 from bench.contender import Contender, NotHereError  # noqa: E402
 from bench.network_case import WAYS, NetworkCase  # noqa: E402
-from bench.network_rivals import RIVALS, within  # noqa: E402
+from bench.network_rivals import RIVALS, try_apart, within  # noqa: E402
 from bench.test_networks import every, usual  # noqa: E402
 from lightsr.networks import create  # noqa: E402
 from lightsr.networks.cost import multiply_adds  # noqa: E402
@@ -112,6 +112,24 @@ def test_compiling_is_interrupted() -> None:
         within(60, lambda: 1 / 0)
 
 
+@pytest.mark.parametrize(
+    ("code", "seconds", "why"),
+    [
+        ("import os; os.abort()", 60, "ended by SIGABRT"),
+        ("import time; time.sleep(60)", 0.2, r"takes more than 0\.2 s"),
+        ("raise ValueError('no such thing')", 60, "it fails: ValueError: no such thing"),
+    ],
+)
+def test_a_rival_that_ends_the_process_is_found_out_apart(
+    code: str, seconds: float, why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case = NetworkCase("lmswn", SMALL["training"], "training", full=True)
+    monkeypatch.setattr(network_rivals, "COMPILING", seconds)
+    monkeypatch.setattr(network_rivals, "_TRY", code)
+    with pytest.raises(NotHereError, match=why):
+        try_apart(case, "nchw")
+
+
 def test_networks_and_sizes() -> None:
     assert {case.network for case in usual()} == {"lmswn", "mafdn", "hasn", "idsa_net"}
     assert len({case.name for case in every("cpu")}) == 12
@@ -153,6 +171,17 @@ def test_a_run_is_saved_with_its_plot(tmp_path: Path) -> None:
     assert one["FMA floor, s"] == pytest.approx(one["case"]["flops"] / 100e9)
     assert "of copy bandwidth" not in one["ours"][0]
     assert "5.00" in "\n".join(report.table(made()))
+
+
+def test_a_run_leaves_what_it_has_until_it_is_finished(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    for count in (1, 2):
+        report.save_unfinished(made()[:count], "networks", tmp_path)
+        (file,) = tmp_path.iterdir()
+        assert file.name.endswith("-networks-unfinished.json")
+        assert len(json.loads(file.read_text())["comparisons"]) == count
+    folder = report.save(made(), "networks", tmp_path)
+    assert list(tmp_path.iterdir()) == [folder]
 
 
 def saved(folder: Path) -> Path:

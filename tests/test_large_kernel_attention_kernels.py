@@ -226,13 +226,14 @@ def test_every_simd_level_equals_reference(level: ctypes.CDLL, case: Case, last:
 
 @pytest.mark.parametrize("last", [False, True], ids=["nchw", "channels_last"])
 def test_results_do_not_depend_on_the_number_of_threads(level: ctypes.CDLL, last: bool) -> None:
-    args = Case("", (1, 3, 190, 50)).arguments(torch.float32)
     threads = torch.get_num_threads()
     try:
-        results = []
-        for count in (1, 2, 5):
-            torch.set_num_threads(count)
-            results.append(run_on_cpu(level, args, last))
+        # The lower two have bands of fewer rows than a tile for some of these numbers, in some of the phases.
+        for shape in ((1, 3, 190, 50), (1, 1, 18, 40), (1, 1, 34, 40)):
+            args, results = Case("", shape).arguments(torch.float32), []
+            for count in (1, 2, 3, 5):
+                torch.set_num_threads(count)
+                results.append(run_on_cpu(level, args, last))
+            assert all(torch.equal(each, results[0]) for each in results), shape
     finally:
         torch.set_num_threads(threads)
-    assert all(torch.equal(each, results[0]) for each in results)

@@ -274,11 +274,15 @@ def test_files_in_memory_are_free_and_the_tightest_group_counts(
 
     monkeypatch.setattr(memory, "GROUPS", tmp_path)
     monkeypatch.setattr(memory, "OWN_GROUP", tmp_path / "self")
+    monkeypatch.setattr(memory, "idle_memory", lambda: 0)
     machine = usable()
     group("", "100000", 99000, 50000)
     assert usable() == 0.75 * 52000
     (tmp_path / "memory.stat").unlink()
     assert usable() == 0.75 * 1000
+    monkeypatch.setattr(memory, "idle_memory", lambda: 4000)  # kept for coming results, which these are
+    assert usable() == 0.75 * 5000
+    monkeypatch.setattr(memory, "idle_memory", lambda: 0)
     group("", "max", 99000, 50000)
     assert usable() > 0.5 * machine
     group("a", "100000", 60000, 0)

@@ -4,8 +4,9 @@
 // of the input is loaded once and meets the filter rows of all 4; a filter number is spread once for all columns. A
 // dilated filter is a dense one on every d-th row (a phase) whose columns lie d apart. The bound is one multiply-add a
 // tap; at the sizes everybody uses (5 x 5 and 7 x 7, dilation 3) a column of the filter is straight code of nothing
-// else but loads (of all columns it would be more than the processor keeps decoded), at others each number of rows that
-// an input row meets has a loop over columns.
+// else but loads (of all columns it would be more than the processor keeps decoded), at others a choice for each input
+// row by the rows that it meets. Both add in the same order, however the work is cut: the bias, then the taps column by
+// column.
 #pragma once
 
 #include <algorithm>
@@ -47,36 +48,29 @@ __attribute__((always_inline)) inline void field_column(FieldSums<S, vectors>& s
   }
 }
 
-// All columns of an input row, for a filter of any width.
-template <class S, int vectors, int first, int last>
-__attribute__((always_inline)) inline void field_row(FieldSums<S, vectors>& sums, const S* in, const Filter<S>& filter,
-                                                     const S* tap) {
-  const int64_t dilation = filter.dilation;
-  for (int kw = filter.kw, x = 0; x < kw; ++x)
-    field_column<S, vectors, first, last>(sums, in + x * dilation, tap + x, kw);
-}
-
 template <class S, int vectors>
 __attribute__((always_inline)) inline void field_any(FieldSums<S, vectors>& sums, Rows<const S> in,
                                                      const Filter<S>& filter, int rows) {
-  for (int row = 0; row < rows + filter.kh - 1; ++row) {
-    const int first = std::max(0, row - filter.kh + 1), last = std::min(row, rows - 1);
-    const S* tap = filter.taps + (row - first) * filter.kw;
-    const S* from = in.at(row, 0);
-    // clang-format off
-    switch (first * field_rows + last) {
-      case 0: field_row<S, vectors, 0, 0>(sums, from, filter, tap); break;
-      case 1: field_row<S, vectors, 0, 1>(sums, from, filter, tap); break;
-      case 2: field_row<S, vectors, 0, 2>(sums, from, filter, tap); break;
-      case 3: field_row<S, vectors, 0, 3>(sums, from, filter, tap); break;
-      case 5: field_row<S, vectors, 1, 1>(sums, from, filter, tap); break;
-      case 6: field_row<S, vectors, 1, 2>(sums, from, filter, tap); break;
-      case 7: field_row<S, vectors, 1, 3>(sums, from, filter, tap); break;
-      case 10: field_row<S, vectors, 2, 2>(sums, from, filter, tap); break;
-      case 11: field_row<S, vectors, 2, 3>(sums, from, filter, tap); break;
-      case 15: field_row<S, vectors, 3, 3>(sums, from, filter, tap); break;
+  for (int kw = filter.kw, x = 0; x < kw; ++x) {
+    for (int row = 0; row < rows + filter.kh - 1; ++row) {
+      const int first = std::max(0, row - filter.kh + 1), last = std::min(row, rows - 1);
+      const S* tap = filter.taps + (row - first) * kw + x;
+      const S* from = in.at(row, x * filter.dilation);
+      // clang-format off
+      switch (first * field_rows + last) {
+        case 0: field_column<S, vectors, 0, 0>(sums, from, tap, kw); break;
+        case 1: field_column<S, vectors, 0, 1>(sums, from, tap, kw); break;
+        case 2: field_column<S, vectors, 0, 2>(sums, from, tap, kw); break;
+        case 3: field_column<S, vectors, 0, 3>(sums, from, tap, kw); break;
+        case 5: field_column<S, vectors, 1, 1>(sums, from, tap, kw); break;
+        case 6: field_column<S, vectors, 1, 2>(sums, from, tap, kw); break;
+        case 7: field_column<S, vectors, 1, 3>(sums, from, tap, kw); break;
+        case 10: field_column<S, vectors, 2, 2>(sums, from, tap, kw); break;
+        case 11: field_column<S, vectors, 2, 3>(sums, from, tap, kw); break;
+        case 15: field_column<S, vectors, 3, 3>(sums, from, tap, kw); break;
+      }
+      // clang-format on
     }
-    // clang-format on
   }
 }
 
