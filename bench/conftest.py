@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from .memory import keep_freed
-from .report import COMPARISONS, closing, save, save_unfinished, table
+from .report import COMPARISONS, closing, save, table
 
 HERE = Path(__file__).parent
 
@@ -42,12 +42,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if reason is not None and HERE in item.path.parents:
             item.add_marker(pytest.mark.skip(reason=reason))
-
-
-def pytest_runtest_teardown(item: pytest.Item) -> None:
-    found, name = item.config.stash.get(COMPARISONS, []), item.config.getoption("--save", default=None)
-    if found and name:
-        save_unfinished(found, name)
 
 
 @pytest.fixture

@@ -113,6 +113,13 @@ def closing(comparisons: list[Comparison]) -> Iterator[str]:
         yield f"no number for {reason} ({len(rows)} cases{more})"
 
 
+def keep(found: Comparison, config: pytest.Config) -> None:
+    """Puts a comparison among those of the run, and what there is so far into a file, where the run is to be saved."""
+    config.stash[COMPARISONS].append(found)
+    if name := config.getoption("--save"):
+        save_unfinished(config.stash[COMPARISONS], name)
+
+
 def save(comparisons: list[Comparison], name: str, folder: Path = RESULTS) -> Path:
     """Writes the JSON and the plots of a run, beside other benches'; instead of over a run, to NAME-2 and so on."""
     from .plot import plot

@@ -11,7 +11,7 @@ import pytest
 from .case import DIRECTIONS, Case
 from .comparison import compare
 from .replay import CLOCK, replay
-from .report import COMPARISONS
+from .report import keep
 from .timing import DEVICES
 
 PICTURE = {"cpu": (1, 64, 180, 320), "cuda": (1, 64, 360, 640)}
@@ -48,5 +48,5 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 @pytest.mark.benchmark(timer=CLOCK, disable_gc=True)
 def test_depthwise(case: Case, device: str, full: bool, benchmark: Any, request: pytest.FixtureRequest) -> None:
     found = compare(case, device, seconds=1.0 if full else 0.5, longest=4.0 if full else 0.5)
-    request.config.stash[COMPARISONS].append(found)
+    keep(found, request.config)
     replay(benchmark, found, f"depthwise_conv {case.direction} {case.dtype} {device}")

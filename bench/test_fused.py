@@ -13,7 +13,7 @@ from lightsr_kernels.spec import SPECS
 from .comparison import compare
 from .op_case import WAYS, OpCase, sample_names
 from .replay import CLOCK, replay
-from .report import COMPARISONS
+from .report import keep
 from .timing import DEVICES
 
 APART = ("depthwise_conv",)  # which has a bench of its own
@@ -44,5 +44,5 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 @pytest.mark.benchmark(timer=CLOCK, disable_gc=True)
 def test_fused(case: OpCase, device: str, full: bool, benchmark: Any, request: pytest.FixtureRequest) -> None:
     found = compare(case, device, seconds=1.0 if full else 0.5, longest=4.0 if full else 1.0)
-    request.config.stash[COMPARISONS].append(found)
+    keep(found, request.config)
     replay(benchmark, found, f"{case.op} {case.way} {case.dtype} {device}")

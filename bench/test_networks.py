@@ -13,7 +13,7 @@ from lightsr.networks import REGISTRY
 from .comparison import compare
 from .network_case import NetworkCase
 from .replay import CLOCK, replay
-from .report import COMPARISONS
+from .report import keep
 from .timing import DEVICES
 
 NETWORKS = [name for name in REGISTRY if name != "bicubic"]
@@ -55,5 +55,5 @@ def exact_float32() -> Iterator[None]:
 @pytest.mark.benchmark(timer=CLOCK, disable_gc=True)
 def test_networks(case: NetworkCase, device: str, full: bool, benchmark: Any, request: pytest.FixtureRequest) -> None:
     found = compare(case, device, seconds=3.0 if full else 1.0, longest=30.0 if full else 2.0, least=5 if full else 3)
-    request.config.stash[COMPARISONS].append(found)
+    keep(found, request.config)
     replay(benchmark, found, f"{case.network} x4 {case.way} {case.dtype} {device}")

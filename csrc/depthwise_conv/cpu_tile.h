@@ -17,6 +17,7 @@
 #include <utility>
 
 #include "../common/cache.h"
+#include "../common/tap_column.h"
 
 namespace lightsr {
 
@@ -169,25 +170,6 @@ template <class T, int V, int... i>
     if (met) (__builtin_prefetch(met + i / V * tile.soon_row + i % V * tile.soon_vector), ...);
 }
 
-// Row `Row` of the buffer under one column of taps, which is in registers.
-template <class T, int Row, int KH, int R, int V, int... i>
-[[gnu::always_inline]] inline void add_row(Vec<Sums<T>> (&sums)[R][V], const Vec<T> (&in)[V], const Vec<T> (&taps)[KH],
-                                           Indices<i...>) {
-  constexpr int first = Row < KH ? 0 : Row - KH + 1;
-  (add_product(sums[first + i / V][i % V], taps[Row - first - i / V], in[i % V]), ...);
-}
-// The same with all rows below.
-template <class T, int Row, int KH, int R, int V, int... v>
-[[gnu::always_inline]] inline void add_column(Vec<Sums<T>> (&sums)[R][V], const T* x, int64_t pitch,
-                                              const Vec<T> (&taps)[KH], Indices<v...> vectors) {
-  if constexpr (Row < KH + R - 1) {
-    constexpr int first = Row < KH ? 0 : Row - KH + 1, last = Row < R ? Row : R - 1;
-    const Vec<T> in[V] = {Vec<T>::load(x + v * Vec<T>::size).kept()...};
-    add_row<T, Row>(sums, in, taps, std::make_integer_sequence<int, (last - first + 1) * V>{});
-    add_column<T, Row + 1>(sums, x + pitch, pitch, taps, vectors);
-  }
-}
-
 // All rows, all of which exist, with the taps of a column in registers.
 template <class T, bool PerLane, int R, int V, int... k>
 [[gnu::always_inline]] inline void add_columns(Vec<Sums<T>> (&sums)[R][V], const Tile<T>& tile, Indices<k...>) {
@@ -195,7 +177,7 @@ template <class T, bool PerLane, int R, int V, int... k>
   const T *x = tile.x + tile.row * tile.pitch, *at = tile.taps;
   for (int left = tile.kw; left > 0; x += next_step(tile, left), --left, at += KH * each) {
     const Vec<T> taps[KH] = {tap<T, PerLane>(at + k * each).kept()...};
-    add_column<T, 0>(sums, x, tile.pitch, taps, std::make_integer_sequence<int, V>{});
+    add_tap_column<0>(sums, x, tile.pitch, taps, std::make_integer_sequence<int, V>{});
   }
 }
 

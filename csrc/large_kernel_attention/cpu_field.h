@@ -13,6 +13,7 @@
 #include <utility>
 
 #include "../common/pixels.h"
+#include "../common/tap_column.h"
 
 namespace lightsr::attention {
 
@@ -74,29 +75,7 @@ __attribute__((always_inline)) inline void field_any(FieldSums<S, vectors>& sums
   }
 }
 
-// One column of all input rows from `row` on, with a column of filter numbers in registers.
-template <class S, int vectors, int k, int row, int... i>
-__attribute__((always_inline)) inline void add_products(FieldSums<S, vectors>& sums, const Vec<S> (&values)[vectors],
-                                                        const Vec<S> (&taps)[k], std::integer_sequence<int, i...>) {
-  constexpr int first = std::max(0, row - k + 1);
-  ((sums[first + i / vectors][i % vectors] =
-        fma(taps[row - first - i / vectors], values[i % vectors], sums[first + i / vectors][i % vectors])),
-   ...);
-}
-template <class S, int vectors, int k, int row, int... v>
-__attribute__((always_inline)) inline void fixed_column(FieldSums<S, vectors>& sums, const S* in, int64_t step,
-                                                        const Vec<S> (&taps)[k],
-                                                        std::integer_sequence<int, v...> each) {
-  if constexpr (row < k + field_rows - 1) {
-    constexpr int first = std::max(0, row - k + 1), last = std::min(row, field_rows - 1);
-    const Vec<S> values[vectors] = {Vec<S>::load(in + v * Vec<S>::size).kept()...};
-    add_products<S, vectors, k, row>(sums, values, taps,
-                                     std::make_integer_sequence<int, (last - first + 1) * vectors>{});
-    fixed_column<S, vectors, k, row + 1>(sums, in + step, step, taps, each);
-  }
-}
-
-// The same with numbers spread where they are met.
+// One column of all input rows from `row` on, with numbers spread where they are met.
 template <class S, int vectors, int k, int row>
 __attribute__((always_inline)) inline void fixed_column(FieldSums<S, vectors>& sums, const S* in, int64_t step,
                                                         const S* tap) {
@@ -114,7 +93,7 @@ __attribute__((always_inline)) inline void field_fixed(FieldSums<S, vectors>& su
   for (int x = 0; x < k; ++x, from += dilation, ++tap) {
     if constexpr (level::registers >= 32) {
       const Vec<S> taps[k] = {Vec<S>::fill(tap[i * k]).kept()...};
-      fixed_column<S, vectors, k, 0>(sums, from, in.step, taps, std::make_integer_sequence<int, vectors>{});
+      add_tap_column<0>(sums, from, in.step, taps, std::make_integer_sequence<int, vectors>{});
     } else {
       fixed_column<S, vectors, k, 0>(sums, from, in.step, tap);
     }
