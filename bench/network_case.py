@@ -95,8 +95,8 @@ class NetworkCase:
 
     def ours(self, device: str) -> Sequence[Prepare]:
         ways = [partial(fused, layout=layout) for layout in LAYOUTS]
-        if device == "cuda" and self.way == "inference":
-            ways += [partial(fused, layout=layout, graph=True) for layout in LAYOUTS]
+        if self.way == "inference":
+            ways += [partial(fused, layout=layout, captured=True) for layout in LAYOUTS]
         return ways
 
     def rivals(self) -> Sequence[tuple[str, Prepare]]:
@@ -175,11 +175,11 @@ def loss(case: NetworkCase, out: Tensor, target: Tensor) -> Tensor:
     return F.l1_loss(out, target) * LOSS_SCALES.get(case.dtype, 1.0)
 
 
-def fused(case: NetworkCase, given: Given, layout: str, graph: bool = False) -> Contender:
+def fused(case: NetworkCase, given: Given, layout: str, captured: bool = False) -> Contender:
     own, net = given.laid_out(layout), given.network(True, layout)
-    if graph:
+    if captured:
         import lightsr
 
         call = lightsr.capture(net, own.x.shape, dtype=own.x.dtype, memory_format=LAYOUTS[layout])
-        return Contender(f"lightsr fused {layout} graph", lambda: [call(own.x)])
+        return Contender(f"lightsr captured {layout}", lambda: [call(own.x)])
     return Contender(f"lightsr fused {layout}", lambda: run(case, net, own))

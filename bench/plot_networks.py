@@ -16,8 +16,8 @@ LABELS |= {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}
 def label(name: str) -> str:
     """A contender's name as a reader knows it: "lightsr fused nchw" is "lightsr"."""
     first, *rest = name.split()
-    graph = " in a CUDA graph" if "graph" in rest else ""
-    return LABELS.get(first, first) + graph
+    how = " in a CUDA graph" if "graph" in rest else ", captured" if "captured" in rest else ""
+    return LABELS.get(first, first) + how
 
 
 def number(value: float) -> str:

@@ -12,6 +12,7 @@ import re
 import shutil
 import sys
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ CAPTIONS = {
     "inference": "One picture, {h}x{w} pixels to {H}x{W}",
     "training": "A training step on {n} patches of {h}x{w} (forward, L1 loss, backward)",
 }
+OURS = {"lightsr fused": "lightsr", "lightsr captured": "captured"}
 COLUMNS = ("pytorch nchw", "pytorch channels_last", "compiled", "onnxruntime", "openvino")
 HEADS = ("PyTorch NCHW", "PyTorch channels_last", *(LABELS[each] for each in COLUMNS[2:]))
 
@@ -38,8 +40,9 @@ def section(content: dict[str, Any], source: str) -> str:
     where = f"{machine['device']}, {machine['simd']}, {machine['threads']} threads ({versions})"
     lines = [
         f"Networks on {where}: milliseconds, medians of one run in turn",
-        f"([all figures]({source}), [how](bench/README.md)). `times` is against the fastest other, the floor is the",
-        "multiply-adds at the machine's measured peak, memory is what the process grew by, in MB.",
+        f"([all figures]({source}), [how](bench/README.md)). `captured` is the same network through",
+        "[`lightsr.capture`](docs/capture.md). `times` is against the fastest other, the floor is the multiply-adds at",
+        "the machine's measured peak, memory is what the process grew by, in MB.",
         "",
         f"![Bars: the milliseconds of each network and of each way to run it]({PICTURE.relative_to(ROOT)})",
     ]
@@ -53,20 +56,21 @@ def section(content: dict[str, Any], source: str) -> str:
 
 
 def table(cases: list[dict[str, Any]], way: str) -> Iterator[str]:
-    """A line for each network; no column where nobody has a time."""
+    """A line for each network; no column where nobody has a time. `times` is of the column before it."""
     places = [i for i, column in enumerate(COLUMNS) if any(row_of(each, column) for each in cases)]
-    heads = ["", "**lightsr**", "times", *(HEADS[i] for i in places), "floor", "memory, lightsr", "memory, PyTorch"]
+    own = [name for name in OURS if any(row_of(each, name) for each in cases)]
+    heads = ["", *chain.from_iterable((f"**{OURS[name]}**", "times") for name in own), *(HEADS[i] for i in places)]
+    heads += ["floor", "memory, lightsr", "memory, PyTorch"]
     yield f"| {' | '.join(heads)} |"
     yield f"|---|{'--:|' * (len(heads) - 1)}"
     for each in cases:
-        ours = row_of(each, "lightsr")
-        assert ours is not None
-        cells = [milliseconds(row_of(each, COLUMNS[i])) for i in places]
-        times = f"{ours['times the best rival']:.2f}" if ours["times the best rival"] else "-"
-        floor = f"{1e3 * each['FMA floor, s']:.0f}"
-        memory = [megabytes(each, "lightsr"), megabytes(each, "pytorch")]
-        title = REGISTRY[each["case"]["network"]].title
-        yield f"| {' | '.join([title, f'**{milliseconds(ours)}**', times, *cells, floor, *memory])} |"
+        cells = [REGISTRY[each["case"]["network"]].title]
+        for ours in (row_of(each, name) for name in own):
+            times = ours and ours["times the best rival"]
+            cells += [f"**{milliseconds(ours)}**", f"{times:.2f}" if times else "-"]
+        cells += [milliseconds(row_of(each, COLUMNS[i])) for i in places]
+        cells += [f"{1e3 * each['FMA floor, s']:.0f}", megabytes(each, "lightsr"), megabytes(each, "pytorch")]
+        yield f"| {' | '.join(cells)} |"
 
 
 def row_of(each: dict[str, Any], name: str) -> dict[str, Any] | None:

@@ -16,7 +16,7 @@ PAUSE = 0.02
 # pause costs is not the call's own, neither caches that others fill nor threads that sleep, on a virtual machine
 # processors that the host has to give back: a call of 0.4 ms took 1.1 when made once before.
 SHORT = 0.02
-WARM = 0.005
+WARM = 0.03
 MOST = 40  # rounds
 SLOW = 8  # times the fastest: such a one is called less often,
 SHARE = 0.2  # for so many seconds

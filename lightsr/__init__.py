@@ -16,13 +16,13 @@ from .errors import InputError
 if TYPE_CHECKING:
     from lightsr_kernels import __version__
 
+    from .captured import capture
     from .checkpoint import fold, load
-    from .cuda_graph import capture
     from .networks import create
 
 # Loaded when first used, so that `import lightsr` stays quick.
 _HOMES = {
-    "capture": "cuda_graph",
+    "capture": "captured",
     "create": "networks",
     "fold": "checkpoint",
     "load": "checkpoint",

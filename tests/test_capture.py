@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 import lightsr
-from lightsr.cuda_graph import WARM_UP, Captured
+from lightsr.captured import WARM_UP, CapturedOnGPU
+from lightsr.networks import REGISTRY
 
 gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 SHAPE = (2, 3, 9, 7)
@@ -29,13 +30,13 @@ def test_a_bad_shape_is_refused_in_one_line(shape: Any) -> None:
         lightsr.capture(lightsr.create("bicubic"), shape)
 
 
-def test_other_devices_are_told_to_call_the_network() -> None:
+def test_other_devices_are_refused() -> None:
     net = lightsr.create("bicubic").eval()
-    with pytest.raises(lightsr.InputError, match=r"device must be a GPU such as 'cuda'; got 'cpu'; elsewhere call"):
-        lightsr.capture(net, SHAPE, device="cpu")
+    with pytest.raises(lightsr.InputError, match=r"device must be 'cpu' or a GPU such as 'cuda'; got 'meta'"):
+        lightsr.capture(net, SHAPE, device="meta")
     if not torch.cuda.is_available():
-        with pytest.raises(lightsr.InputError, match="no CUDA GPU; call the network itself"):
-            lightsr.capture(net, SHAPE)
+        with pytest.raises(lightsr.InputError, match="no CUDA GPU; capture the network on the CPU"):
+            lightsr.capture(net, SHAPE, device="cuda")
 
 
 def test_a_network_that_is_not_ready_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -45,7 +46,7 @@ def test_a_network_that_is_not_ready_is_refused(monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(lightsr.InputError, match=r"in train\(\); call net.eval\(\) first"):
         lightsr.capture(net, SHAPE)
     with pytest.raises(lightsr.InputError, match=r"the network is on cpu, not on cuda:0; call net.to\('cuda:0'\)"):
-        lightsr.capture(net.eval(), SHAPE)
+        lightsr.capture(net.eval(), SHAPE, device="cuda")
     with pytest.raises(lightsr.InputError, match="memory_format must be"):
         lightsr.capture(net, SHAPE, memory_format=torch.preserve_format)
 
@@ -89,9 +90,9 @@ def without_gpu(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return told
 
 
-def captured(net: torch.nn.Module, told: list[str]) -> Captured:
+def captured(net: torch.nn.Module, told: list[str]) -> CapturedOnGPU:
     hook = net.register_forward_hook(lambda *_: told.append("call"))
-    made = Captured(net, torch.zeros(SHAPE), None)
+    made = CapturedOnGPU(net, torch.zeros(SHAPE), None)
     hook.remove()
     graph: Any = made._graph
     graph.call = lambda: made.output.copy_(net(made.input))
@@ -132,6 +133,81 @@ def test_changed_weights_are_noticed(without_gpu: list[str]) -> None:
     net.load_state_dict(copy.deepcopy(net.state_dict()))
     with pytest.raises(lightsr.InputError, match="its parameters have changed since; capture it again"):
         enlarge(torch.rand(SHAPE))
+
+
+SMALL: dict[str, dict[str, Any]] = {"bicubic": {}, "hasn": {}, "idsa_net": {"groups": 1}, "lmswn": {"blocks": 1}}
+SMALL["mafdn"] = {"blocks": 1}
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("use_fused", [False, True])
+@pytest.mark.parametrize("name", REGISTRY)
+def test_on_a_cpu_the_result_has_the_networks_bits(
+    name: str, use_fused: bool, dtype: torch.dtype, channels_last: bool
+) -> None:
+    torch.manual_seed(0)
+    net = lightsr.create(name, scale=2, use_fused=use_fused, **SMALL[name]).eval().to(dtype)
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    enlarge = lightsr.capture(net, (2, 3, 17, 18), memory_format=layout, dtype=dtype)
+    for _ in range(2):
+        x = torch.rand(2, 3, 17, 18).to(dtype)
+        with torch.no_grad():
+            wanted = net(x.contiguous(memory_format=layout))
+        enlarge._recording._memory.fill_(255)  # NaN, for whatever reads what it did not write
+        assert torch.equal(enlarge(x), wanted) and enlarge.output.stride() == wanted.stride()
+
+
+@pytest.mark.parametrize("use_fused", [False, True])
+def test_on_a_cpu_it_captures_what_autocast_does(use_fused: bool) -> None:
+    net = lightsr.create("hasn", use_fused=use_fused).eval()
+    enlarge, x = lightsr.capture(net, SHAPE, autocast=torch.bfloat16), torch.rand(SHAPE)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(enlarge(x), net(x))
+    assert torch.equal(enlarge(x, clone=True), enlarge.output)
+
+
+def test_on_a_cpu_it_runs_in_inference_mode_and_out_of_it() -> None:
+    net = lightsr.create("hasn", use_fused=True).eval()
+    x = torch.rand(SHAPE)
+    with torch.inference_mode():
+        enlarge = lightsr.capture(net, SHAPE)
+        first = enlarge(torch.rand(SHAPE) * 0 + x, clone=True)
+    with torch.no_grad():
+        assert torch.equal(first, net(x)) and torch.equal(enlarge(x), first)
+    assert not enlarge(x).requires_grad
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda net: torch.no_grad()(net.body_end.bias.mul_)(2),
+        lambda net: net.to(torch.float64).to(torch.float32),
+        lambda net: net.fold(),
+        lambda net: setattr(net.body_end, "bias", torch.nn.Parameter(torch.zeros(64))),
+        lambda net: setattr(net, "body_end", torch.nn.Identity()),
+        lambda net: delattr(net, "body_end"),
+    ],
+    ids=["written", "moved", "folded", "replaced", "another module", "no module"],
+)
+def test_whatever_changes_the_weights_is_noticed(change: Any) -> None:
+    net = lightsr.create("lmswn", blocks=1, use_fused=True).eval()
+    enlarge = lightsr.capture(net, SHAPE)
+    enlarge(torch.rand(SHAPE))
+    change(net)
+    with pytest.raises(lightsr.InputError, match="its parameters have changed since; capture it again"):
+        enlarge(torch.rand(SHAPE))
+
+
+def test_a_network_that_looks_at_its_numbers_is_refused() -> None:
+    class Looks(torch.nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x if x.max() > 1 else -x
+
+    with pytest.raises(
+        lightsr.InputError, match=r"^capture: the network cannot be recorded: .*values.*; call the netw"
+    ):
+        lightsr.capture(Looks().eval(), SHAPE)
 
 
 @gpu

@@ -46,7 +46,7 @@ def contenders(way: str, device: str, compiling: bool) -> Iterator[tuple[str, Pr
         yield f"pytorch {layout}", partial(pytorch, layout=layout), False
     if device == "cuda":
         last = "channels_last"
-        mine, theirs = (fused_graph, plain_graph) if way == "training" else (partial(fused, graph=True), graph)
+        mine, theirs = (fused_graph, plain_graph) if way == "training" else (partial(fused, captured=True), graph)
         yield f"lightsr fused {last} graph", partial(mine, layout=last), True
         yield f"pytorch {last} graph", partial(theirs, layout=last), False
         if compiling:
