@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from itertools import chain
 from operator import is_
 from typing import Any
@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightsr_kernels import release_memory
+from lightsr_kernels.dispatch import requested
 from lightsr_kernels.recording import NotRecordableError, record
 
 from .errors import InputError
@@ -43,11 +45,15 @@ class Captured:
             raise InputError(
                 f"captured network: x must be {_described(own)}; got {_described(x)}; capture the network for it too"
             )
-        if self._weights.changed():
+        if self.stale():
             raise InputError("captured network: its parameters have changed since; capture it again")
         with torch.no_grad():
             self._replay(x)
             return self.output.clone() if clone else self.output
+
+    def stale(self) -> bool:
+        """Whether the network's parameters have changed since."""
+        return self._weights.changed()
 
     def _replay(self, x: Tensor) -> None:
         raise NotImplementedError
@@ -63,6 +69,7 @@ class CapturedOnCPU(Captured):
         except NotRecordableError as error:
             raise InputError(f"capture: the network cannot be recorded: {error}; call the network itself") from None
         self.input, self.output = self._recording.input, self._recording.output
+        self.size = self._recording.size  # bytes
         super().__init__(net)
 
     def _replay(self, x: Tensor) -> None:
@@ -98,6 +105,37 @@ class CapturedOnGPU(Captured):
         with _autocast("cuda", self._autocast):
             out: Tensor = self._net(self.input)
         return out
+
+
+class Repeated:
+    """A network that is captured on a CPU when it gets a shape for the second time in a row, such as equal tiles."""
+
+    def __init__(self) -> None:
+        self._last: Any = None
+        self._times = 0  # that it came in a row
+        self._captured: CapturedOnCPU | None = None
+
+    @property
+    def held(self) -> int:
+        """Bytes that the capture takes, which are free for another shape."""
+        return 0 if self._captured is None else self._captured.size
+
+    def __call__(self, net: nn.Module, x: Tensor) -> Tensor:
+        """net(x), without gradients, in memory that the next call may write over."""
+        this = (net, x.shape, x.stride(), x.dtype, x.device, requested())
+        if this != self._last or (self._captured is not None and self._captured.stale()):
+            self.forget()
+        self._last, self._times = this, self._times + 1
+        if self._times == 2 and x.device.type == "cpu":
+            release_memory()  # the capture has its own instead
+            with suppress(InputError):  # it cannot be recorded
+                self._captured = CapturedOnCPU(net, x, None)
+        out: Tensor = (self._captured or net)(x)
+        return out
+
+    def forget(self) -> None:
+        """Gives the capture's memory back."""
+        self._last, self._times, self._captured = None, 0, None
 
 
 class Weights:

@@ -10,13 +10,14 @@ from __future__ import annotations
 import gc
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from lightsr_kernels import release_memory
 
+from .captured import Repeated
 from .errors import InputError
 from .memory import bytes_per_pixel, is_out_of_memory, usable_memory
 from .networks import SRNetwork
@@ -39,6 +40,7 @@ class PatchLimit:
 
     pixels: int = LARGEST_PATCH
     tiled: bool = False  # whether any picture was not run whole
+    repeated: Repeated = field(default_factory=Repeated)  # pictures, or tiles, of one size
 
 
 @dataclass(frozen=True)
@@ -121,7 +123,7 @@ def run_tiled(
     while pending:
         each = pending[-1]
         patch = _patch(net, each, height, width)
-        if _run(net, x, each, patch, out, device):
+        if _run(net, x, each, patch, out, device, limit.repeated):
             pending.pop()
             limit.tiled |= patch.pixels < height * width
             if progress:
@@ -155,7 +157,7 @@ def _first_side(
         return whole
     if isinstance(tile, int):
         return _rounded_up(tile, net.multiple)
-    usable = usable_memory(device)
+    usable = usable_memory(device) + limit.repeated.held
     pixels = min(limit.pixels, usable // bytes_per_pixel(net.name))
     if height * width <= pixels:
         return whole
@@ -166,14 +168,16 @@ def _first_side(
     return min(whole, max(SMALLEST, side // net.multiple * net.multiple))
 
 
-def _run(net: SRNetwork, x: Tensor, part: Tile, patch: Tile, out: Tensor, device: torch.device) -> bool:
+def _run(
+    net: SRNetwork, x: Tensor, part: Tile, patch: Tile, out: Tensor, device: torch.device, repeated: Repeated
+) -> bool:
     """Runs one patch and puts the part's own pixels into `out`; False when memory ran out, and is free again."""
     scale = net.scale
     try:
         with torch.no_grad():
             piece = x[..., patch.top : patch.bottom, patch.left : patch.right].to(device)
             # With channels last, torch's CPU convolutions add up in one order whatever the width of the picture.
-            result = net(piece.contiguous(memory_format=torch.channels_last))
+            result = repeated(net, piece.contiguous(memory_format=torch.channels_last))
             rows = slice((part.top - patch.top) * scale, (part.bottom - patch.top) * scale)
             columns = slice((part.left - patch.left) * scale, (part.right - patch.left) * scale)
             out[..., part.top * scale : part.bottom * scale, part.left * scale : part.right * scale] = result[
@@ -184,6 +188,7 @@ def _run(net: SRNetwork, x: Tensor, part: Tile, patch: Tile, out: Tensor, device
         if not is_out_of_memory(error):
             raise
     # Outside the handler, where the exception and the tensors its frames hold are gone.
+    repeated.forget()
     gc.collect()
     release_memory()
     if device.type == "cuda":

@@ -56,6 +56,14 @@ class Windows(SRNetwork):
         return (x + means)[..., :height, :width].repeat_interleave(2, -1).repeat_interleave(2, -2)
 
 
+class Counts(Stack):
+    """Knows how often Python ran it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls = getattr(self, "calls", 0) + 1
+        return super().forward(x)
+
+
 class Small(Stack):
     """Has memory for patches of so many pixels, and none more."""
 
@@ -301,3 +309,32 @@ def test_files_in_memory_are_free_and_the_tightest_group_counts(
 )
 def test_bytes_in_words(amount: float, words: str) -> None:
     assert memory.shown(amount) == words
+
+
+def test_equal_pictures_are_captured_from_the_second_on() -> None:
+    net, limit = Counts().eval(), PatchLimit()
+    for _ in range(5):
+        x = torch.rand(1, 3, 20, 24)
+        assert torch.equal(run_tiled(net, x, limit=limit), run_tiled(net, x))
+    assert net.calls == 5 + 2 and limit.repeated.held > 0
+    x = torch.rand(1, 3, 24, 20)
+    assert torch.equal(run_tiled(net, x, limit=limit), run_tiled(net, x)) and limit.repeated.held == 0
+
+
+def test_weights_that_change_between_equal_pictures_count() -> None:
+    net, limit, x = Counts().eval(), PatchLimit(), torch.rand(1, 3, 20, 24)
+    for _ in range(3):
+        run_tiled(net, x, limit=limit)
+    with torch.no_grad():
+        net.layers[0].weight.mul_(2)
+    assert torch.equal(run_tiled(net, x, limit=limit), run_tiled(net, x))
+
+
+def test_what_cannot_be_recorded_is_called() -> None:
+    class Looks(Counts):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x if x.sum() > 0 else -x)
+
+    net, limit, x = Looks().eval(), PatchLimit(), torch.rand(1, 3, 20, 24)
+    results = [run_tiled(net, x, limit=limit) for _ in range(4)]
+    assert all(torch.equal(each, results[0]) for each in results) and limit.repeated.held == 0
