@@ -90,6 +90,13 @@ def call(spec: OpSpec, *args: Any) -> Any:
     return run_reference(spec, *args) if plain else spec.op(*args)
 
 
+def keeps(spec: OpSpec, args: tuple[Any, ...]) -> bool:
+    """Whether kernels run this call that keep for their gradients what they computed on the way."""
+    if torch.compiler.is_compiling() or requested() == "reference" or not eager.is_plain(args):
+        return False
+    return hasattr(kernels_for(spec, args), "forward_keeping")
+
+
 def _plain_when_traced(spec: OpSpec, device: str) -> bool:
     """What is traced must not depend on sizes, or on a compiler being there: the operator chooses when it runs."""
     name = requested()

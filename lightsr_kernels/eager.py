@@ -77,14 +77,15 @@ class _WithGradient(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, spec: OpSpec, kernels: Any, args: tuple[Any, ...], *tensors: Tensor) -> Any:
         ctx.spec, ctx.kernels, ctx.kept = spec, kernels, 0  # how many tensors are kept behind the arguments
-        ctx.others = [Blank(value) if isinstance(value, Tensor) or _of_tensors(value) else value for value in args]
+        ctx.added, needed = _without_added(spec, args)  # which of the tensors is left out
+        ctx.others = [Blank(value) if isinstance(value, Tensor) or _of_tensors(value) else value for value in needed]
         keeping = getattr(kernels, "forward_keeping", None)
         if keeping is None:
-            ctx.save_for_backward(*tensors)
+            ctx.save_for_backward(*_tensors(needed))
             return kernels.forward(*args)
         result, kept = keeping(*args)
         ctx.kept = len(kept)
-        ctx.save_for_backward(*tensors, *kept)
+        ctx.save_for_backward(*_tensors(needed), *kept)
         return result
 
     @staticmethod
@@ -92,13 +93,27 @@ class _WithGradient(torch.autograd.Function):
         saved = iter(ctx.saved_tensors)
         args = [each.fill(saved) if isinstance(each, Blank) else each for each in ctx.others]
         wanted = [bool(need) for need in ctx.needs_input_grad[3:]]
+        flags = [want for place, want in enumerate(wanted) if place != ctx.added]
         # The operator refuses to be differentiated again, and so is the way where the gradients may be.
-        plain = not torch.is_grad_enabled() and all(each.numel() for each in grads) and is_plain(grads)
-        if plain and ctx.kept:
-            found = iter(ctx.kernels.backward(list(grads), wanted, *args, kept=list(saved)))
+        plain = not torch.is_grad_enabled() and any(each.numel() for each in grads) and is_plain(grads)
+        if not any(flags):
+            found = iter(())
+        elif plain and ctx.kept:
+            found = iter(ctx.kernels.backward(list(grads), flags, *args, kept=list(saved)))
         else:
-            found = iter(getattr(torch.ops.lightsr, f"{ctx.spec.name}_backward")(list(grads), wanted, *args))
-        return (None, None, None, *(next(found) if want else None for want in wanted))
+            found = iter(getattr(torch.ops.lightsr, f"{ctx.spec.name}_backward")(list(grads), flags, *args))
+        each = (
+            (grads[0] if place == ctx.added else next(found)) if want else None for place, want in enumerate(wanted)
+        )
+        return None, None, None, *each
+
+
+def _without_added(spec: OpSpec, args: tuple[Any, ...]) -> tuple[int | None, tuple[Any, ...]]:
+    """Of all tensors the place of the one that is added and left out, and the arguments without it."""
+    place = spec.added(*args) if spec.added else None
+    if place is None or args[place] is None:
+        return None, args
+    return len(_tensors(args[:place])), (*args[:place], None, *args[place + 1 :])
 
 
 class Blank:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 from torch.utils.flop_counter import FlopCounterMode
 
+import lightsr_kernels as ops
 from lightsr_kernels import eager
 from lightsr_kernels.dispatch import call
 from lightsr_kernels.spec import SPECS, Make
@@ -236,3 +237,34 @@ def test_what_was_kept_goes_with_the_graph() -> None:
     out.sum().backward()
     with pytest.raises(RuntimeError, match="freed"):
         node.saved_tensors  # noqa: B018
+
+
+def adding(name: str, x: Tensor, residual: Tensor) -> Tensor:
+    """A call that adds a residual to what is a 3x3, or 1x1, convolution of x."""
+    weight = torch.randn(3, 1 if name == "depthwise_conv" else 3, *[1 if name == "distillation_fusion" else 3] * 2)
+    first: Any = [x] if name == "distillation_fusion" else x
+    return cast(Tensor, getattr(ops, name)(first, weight.double(), residual=residual))
+
+
+@pytest.mark.parametrize("name", ["distillation_fusion", "dense_conv", "depthwise_conv"])
+@pytest.mark.parametrize("wanted", ["both", "x", "residual", "the same"])
+def test_what_is_only_added_is_not_kept(name: str, wanted: str) -> None:
+    kept: list[int] = []
+
+    def see(value: Tensor) -> Tensor:
+        kept.append(value.data_ptr())
+        return value
+
+    found = []
+    for backend in ("auto", "reference"):
+        torch.manual_seed(0)
+        x = torch.randn(1, 3, 6, 7).double().requires_grad_(wanted != "residual")
+        residual = x if wanted == "the same" else torch.randn(1, 3, 6, 7).double().requires_grad_(wanted != "x")
+        with ops.backend(backend), torch.autograd.graph.saved_tensors_hooks(see, lambda value: value):
+            out = adding(name, x, residual)
+        leaves = list({id(each): each for each in (x, residual) if each.requires_grad}.values())
+        found.append(torch.autograd.grad((out * torch.arange(7)).sum(), leaves))
+        if backend == "auto" and wanted != "the same" and ops.explain(name).backend == "cpu":
+            assert residual.data_ptr() not in kept and x.data_ptr() in kept
+    for got, plain in zip(*found, strict=True):
+        torch.testing.assert_close(got, plain)

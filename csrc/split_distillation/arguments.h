@@ -20,21 +20,25 @@ struct SplitDistillation {
   bool whole;
   int64_t distilled;  // D, channels of the first result; `split` where weight is null
   Activation activation, distilled_activation;
-  double negative_slope;    // of both
-  Slice x;                  // none where it is the convolution's result
-  Slice residual;           // or none
-  const void* bias;         // [C] or null
-  const void* weight;       // [D, split] or null
-  const void* weight_bias;  // [D] or null
-  const void* gate_weight;  // [D, D] or null
-  const void* gate_bias;    // [D] or null
-  void* distilled_out;      // dense
-  void* remaining;          // dense, or null: nobody reads it
+  double negative_slope;      // of both
+  Slice x;                    // none where it is the convolution's result
+  Slice residual;             // or none
+  const void* bias;           // [C] or null
+  const void* weight;         // [D, split] or null
+  const void* weight_bias;    // [D] or null
+  const void* gate_weight;    // [D, D] or null
+  const void* gate_bias;      // [D] or null
+  void* distilled_out;        // dense
+  void* remaining;            // dense, or null: nobody reads it
+  void* activated = nullptr;  // CPU: h[:split] as well, dense, or null: nobody reads it
 };
 
-// h and d are computed again. Gradients of parameters are sums over all pixels, in a fixed order.
+// h and d are computed again; or, on the CPU, h is given: x is h[:split], without bias and residual, and `rest` is
+// h[split:]. Gradients of parameters are sums over all pixels, in a fixed order.
 struct SplitDistillationBackward {
   SplitDistillation call;      // without its results
+  bool activated = false;      // whether h is given; the first activation is then none, relu or leaky_relu
+  Slice rest;                  // none where `whole`
   const void* grad_distilled;  // dense
   const void* grad_remaining;  // dense, or null where there is no remaining part
   void* grad_x;                // dense, or null: not wanted; so for all that follow

@@ -6,6 +6,8 @@
 //   s = sigmoid(gate d + gate_bias)    v = grad d s (1 - s)               u = (gate^T v + grad s) act'(z)
 //   grad_x = (weight^T u + grad_remaining) act'(x + bias + residual)
 //
+// or h is read, which tells act' as well.
+//
 // and the gradients of parameters are sums over pixels: of u h^T and u, of v d^T and v, of grad_x.
 #pragma once
 
@@ -81,6 +83,7 @@ class Backward {
       : back_(back),
         call_(back.call),
         all_(back.call),
+        value_(back.activated ? Activation::none : call_.activation, static_cast<S>(call_.negative_slope)),
         weighted_(call_.weight != nullptr),
         gated_(call_.gate_weight != nullptr),
         inner_(weighted_ || gated_),
@@ -103,7 +106,7 @@ class Backward {
       Ahead ahead;
       if (gated_) {
         blocks.following(block, [&](const Block& next) {
-          next.ask_for<T>(call_.x, c, ahead);
+          next.ask_for<T>(call_.x, back_.activated ? split : c, ahead);
           next.ask_for<T>({back_.grad_distilled, d * call_.pixels, all_.planes ? call_.pixels : d}, d, ahead);
         });
       }
@@ -140,7 +143,10 @@ class Backward {
     const auto picture = [&](void* data) {
       return block.from_channel(block.of<T>(data, call_.c, call_.pixels), first);
     };
-    return {all_.input(block, first),
+    // What lies behind the split is a picture of its own where it is given.
+    const bool other = back_.activated && first > 0;
+    const Stream<T> rest(other ? block.of<T>(back_.rest) : Rows<const T>{}, all_.planes);
+    return {other ? all_.input(block, first, rest) : all_.input(block, first),
             all_.first,
             call_.whole ? block.of<T>(back_.grad_remaining, call_.c, call_.pixels) : Rows<const T>{},
             picture(back_.grad_x),
@@ -159,7 +165,7 @@ class Backward {
 
     if (inner_) {
       const Rows<F> h = buffers.h.numbers;
-      const Act<S> act = all_.first;
+      const Act<S> act = value_;
       block.every<S>(split, [=](int64_t row, int64_t column, auto... part) {
         act(distilled.input(row, column, part...)).store(h.at(row, column), part...);
       });
@@ -247,6 +253,7 @@ class Backward {
   const SplitDistillationBackward& back_;
   const SplitDistillation& call_;
   const Parameters<T> all_;
+  const Act<S> value_;  // of what is read as x, to h
   const bool weighted_, gated_, inner_;
   const Matrix<T> weight_back_, gate_back_;
 };

@@ -34,6 +34,7 @@ class EndOfConvolution {
     if (forward_.parameters().past) return;
     add(static_cast<const T*>(call_.distilled_out), call_.distilled, run, ahead);
     add(static_cast<const T*>(call_.remaining), rest_, run, ahead);
+    if (call_.activated) add(static_cast<const T*>(call_.activated), call_.split, run, ahead);
   }
 
   // Pixels beside each other, their channels (last: the pixels themselves) `step` apart.

@@ -123,7 +123,8 @@ class Forward {
     const bool weighted = call_.weight != nullptr, gated = call_.gate_weight != nullptr;
     const Rows<T> out = block.of<T>(call_.distilled_out, call_.distilled, call_.pixels);
     const Rows<T> remaining = block.of<T>(call_.remaining, all_.rest, call_.pixels);
-    const Rows<T> also = call_.whole ? remaining : Rows<T>{};
+    const Rows<T> activated = block.of<T>(call_.activated, call_.split, call_.pixels);
+    const Rows<T> also = call_.whole && remaining ? remaining : activated;
     const Rows<F> before = (weighted ? h : d).numbers, values = d.numbers;
     const Act<S> act = all_.first, end = all_.second;
     const bool past = all_.past;

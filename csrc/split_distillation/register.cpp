@@ -68,14 +68,21 @@ void forward(Tensor x, MaybeTensor residual, MaybeTensor bias, MaybeTensor weigh
 void backward(Tensor x, MaybeTensor residual, MaybeTensor bias, MaybeTensor weight, MaybeTensor weight_bias,
               MaybeTensor gate_weight, MaybeTensor gate_bias, int64_t split, bool whole, bool last, int64_t activation,
               int64_t distilled_activation, double negative_slope, Tensor grad_distilled, MaybeTensor grad_remaining,
-              MaybeTensor grad_x, MaybeTensor grad_residual, MaybeTensor grad_bias, MaybeTensor grad_weight,
-              MaybeTensor grad_weight_bias, MaybeTensor grad_gate_weight, MaybeTensor grad_gate_bias) {
-  SplitDistillation call = call_of(x, x.size(1), residual, bias, weight, weight_bias, gate_weight, gate_bias, split,
-                                   whole, last, activation, distilled_activation, negative_slope);
-  call.x = slice_of(x, x, call.c, last, "x");
-  int64_t c = call.c, distilled = call.distilled;
+              bool activated, MaybeTensor rest, MaybeTensor grad_x, MaybeTensor grad_residual, MaybeTensor grad_bias,
+              MaybeTensor grad_weight, MaybeTensor grad_weight_bias, MaybeTensor grad_gate_weight,
+              MaybeTensor grad_gate_bias) {
+  int64_t c = x.size(1) + (rest ? rest->size(1) : 0);
+  SplitDistillation call = call_of(x, c, residual, bias, weight, weight_bias, gate_weight, gate_bias, split, whole,
+                                   last, activation, distilled_activation, negative_slope);
+  STD_TORCH_CHECK(activated ? !(residual || bias || call.activation > Activation::leaky_relu) : !rest,
+                  "split_distillation: of activated values bias and residual are gone, and their signs tell the slope");
+  STD_TORCH_CHECK(!activated || x.size(1) == split, "split_distillation: x must be what is distilled");
+  call.x = slice_of(x, x, x.size(1), last, "x");
+  int64_t distilled = call.distilled;
   SplitDistillationBackward back{
       .call = call,
+      .activated = activated,
+      .rest = slice_of(rest, x, c - x.size(1), last, "rest"),
       .grad_distilled = dense_picture(grad_distilled, x, distilled, last, "grad_distilled"),
       .grad_remaining = dense_picture(grad_remaining, x, whole ? c : c - split, last, "grad_remaining"),
       .grad_x = dense_picture(grad_x, x, c, last, "grad_x"),
@@ -88,6 +95,7 @@ void backward(Tensor x, MaybeTensor residual, MaybeTensor bias, MaybeTensor weig
       .workspace = nullptr};
   if (x.numel() == 0) return;
 #ifdef LIGHTSR_CUDA
+  STD_TORCH_CHECK(!activated, "split_distillation: the CUDA kernels compute activated values again");
   torch::stable::accelerator::DeviceGuard device(x.get_device());
   int64_t doubles = (split_distillation_backward_workspace(back) + 7) / 8;
   Tensor workspace = torch::stable::new_empty(x, {doubles}, ScalarType::Double);
@@ -102,7 +110,7 @@ void backward(Tensor x, MaybeTensor residual, MaybeTensor bias, MaybeTensor weig
 void convolved(Tensor x, MaybeTensor residual, MaybeTensor bias, MaybeTensor weight, MaybeTensor weight_bias,
                MaybeTensor gate_weight, MaybeTensor gate_bias, int64_t split, bool whole, bool last, int64_t activation,
                int64_t distilled_activation, double negative_slope, Tensor convolution, Tensor distilled,
-               MaybeTensor remaining) {
+               MaybeTensor remaining, MaybeTensor activated) {
   STD_TORCH_CHECK(convolution.dim() == 4 && convolution.size(2) == 3 && convolution.size(3) == 3,
                   "split_distillation: convolution must be [C, C_in, 3, 3]");
   STD_TORCH_CHECK(layout_of(x) == last, "split_distillation: x must be in the layout of the call");
@@ -110,6 +118,7 @@ void convolved(Tensor x, MaybeTensor residual, MaybeTensor bias, MaybeTensor wei
   SplitDistillation call = call_of(x, c, residual, bias, weight, weight_bias, gate_weight, gate_bias, split, whole,
                                    last, activation, distilled_activation, negative_slope);
   set_results(call, x, distilled, remaining);
+  call.activated = dense_picture(activated, x, split, last, "activated");
   DenseConv first{.type = call.type,
                   .channels_last = last,
                   .transpose = false,

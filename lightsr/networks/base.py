@@ -43,9 +43,8 @@ def convolve(
 class Join:
     """leaky_relu(fusion(cat(outputs))) for a 1x1, of what a network's blocks put out, added one after the other.
 
-    Where `fused`, under no_grad() or inference_mode(), outputs go into a running sum as they come, and out of memory.
-    Not in 16 bits, where that sum would be rounded each time: there, and with gradients, they are kept and joined by
-    one op.
+    Where `fused`, outputs go into a running sum as they come, and out of memory; on the way back so do gradients. Not
+    in 16 bits, where that sum would be rounded each time: there they are kept and joined by one op.
     """
 
     def __init__(self, fusion: nn.Conv2d, fused: bool) -> None:
@@ -56,7 +55,7 @@ class Join:
 
     def add(self, output: Tensor) -> None:  # [N, C_k, H, W]
         self.outputs.append(output)
-        if self.fused and not torch.is_grad_enabled() and output.dtype in (torch.float32, torch.float64):
+        if self.fused and output.dtype in (torch.float32, torch.float64):
             self._take()
 
     def result(self) -> Tensor:  # [N, C_out, H, W]

@@ -115,6 +115,11 @@ def _check(
     check_number(op, "negative_slope", negative_slope)
 
 
+def _added(*args: Any) -> int | None:
+    *_, residual_gain, activation, _ = args
+    return 6 if residual_gain is None and activation == "none" else None
+
+
 def _fake(parts: Sequence[Tensor], weight: Tensor, *_: object) -> Tensor:
     return empty_result(parts[0], weight.shape[0])
 
@@ -272,6 +277,7 @@ SPEC = register(
         cost=_cost,
         backends=("cuda", "triton", "cpu", "reference"),
         autocast=_autocast,
+        added=_added,
         exact_on_integers=True,
     )
 )

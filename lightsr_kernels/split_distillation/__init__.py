@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..checks import check_choice, check_number, check_picture, check_pointwise, check_shape
 from ..dense_conv import check_filters
-from ..dispatch import call, run_reference
+from ..dispatch import call, keeps, run_reference
 from ..eager import wants_gradients
 from ..functional import ACTIVATIONS, autocast_to, empty_result
 from ..register import register
@@ -61,8 +61,8 @@ def split_distillation(
         gate_bias: [D]; needs gate_weight.
         keep: False where nobody reads the remaining part, as in a last step; it is then [N, 0, H, W].
         convolution: the filters of a convolution that comes first, [C, C_in, KH, KW], KH and KW 1, 3, 5 or 7; left out
-            when None. On the CPU, 3x3 with at least 12 channels in and out is one pass with the rest where no gradients
-            are wanted; any other is dense_conv's.
+            when None. On the CPU, 3x3 with at least 12 channels in and out is one pass with the rest, with gradients too
+            where the activation is none, relu or leaky_relu; any other is dense_conv's.
 
     Returns:
         (distilled, remaining): [N, D or split or C, H, W] and [N, C-split or C or 0, H, W], in the dtype and layout
@@ -83,11 +83,12 @@ def split_distillation(
     """
     step = (split, bias, residual, activation, negative_slope)
     ends = (weight, weight_bias, distilled_activation, gate_weight, gate_bias, keep)
-    if convolution is not None and wants_gradients((x, *step, *ends, convolution)):
-        SPEC.check(x, *step, *ends, convolution)
+    args = (x, *step, *ends, convolution)
+    if convolution is not None and wants_gradients(args) and not keeps(SPEC, args):
+        SPEC.check(*args)
         # Two calls: what lies between them is kept for their gradients, not computed again.
         return in_layout_of(x, call(SPEC, convolved(x, convolution), *step, *ends, None))
-    return cast(tuple[Tensor, Tensor], call(SPEC, x, *step, *ends, convolution))
+    return cast(tuple[Tensor, Tensor], call(SPEC, *args))
 
 
 def _check(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -38,7 +38,7 @@ def dense_in(x: Tensor, layout: torch.memory_format) -> Tensor:
 class Call:
     """The arguments of one call, with pictures as kernels take them."""
 
-    x: Tensor  # [N, C, H, W], sliced; with a convolution [N, C_in, H, W], dense
+    x: Tensor  # [N, C, H, W], sliced; in a forward with a convolution [N, C_in, H, W], dense
     split: int  # channels that are distilled; C where `whole`
     whole: bool
     bias: Tensor | None  # [C]
@@ -52,6 +52,8 @@ class Call:
     gate_bias: Tensor | None  # [D]
     layout: torch.memory_format  # of results and gradients
     convolution: Tensor | None  # [C, C_in, KH, KW], contiguous
+    activated: bool = False  # in a backward of the CPU: x is the activated part that is distilled
+    rest: Tensor | None = None  # [N, C - split, H, W], and this the other, sliced; None where `whole`
 
     @property
     def channels(self) -> int:
@@ -127,23 +129,39 @@ def backward(
     gate_bias: Tensor | None,  # [D]
     keep: bool,
     convolution: Tensor | None = None,  # [C, C_in, KH, KW]
+    *,
+    kept: list[Tensor] | None = None,  # by a forward_keeping: the convolution's result, or the two activated parts
 ) -> list[Tensor]:
     ends = (weight, weight_bias, distilled_activation, gate_weight, gate_bias)
+    call = call_of(x, split, bias, residual, activation, negative_slope, *ends, convolution)
+    both = [wanted[0], convolution is not None and wanted[-1]]  # of the convolution
     if convolution is not None:
-        both = [wanted[0], wanted[-1]]
-        y, wanted = first.convolved(x, convolution), [any(both), *wanted[1:-1]]
-        rest = backward(gradients, grads, wanted, y, split, bias, residual, activation, negative_slope, *ends, keep)
-        own = first.gradients(rest.pop(0), both, x, convolution) if any(both) else []
-        return [*own[: both[0]], *rest, *own[both[0] :]]
-    call = call_of(x, split, bias, residual, activation, negative_slope, *ends)
+        call = _behind(call, kept or [first.convolved(x, convolution)])
+        wanted = [any(both), *wanted[1:-1]]
     values = (x, bias, residual, weight, weight_bias, gate_weight, gate_bias)
     given = {name: value for name, value in zip(_NAMES, values, strict=True) if value is not None}
     wants = [name for name, want in zip(given, wanted, strict=True) if want]
-    found = {name: gradient_memory(given[name], call.layout) for name in wants}
+    found = {name: gradient_memory(given[name], call.layout) for name in wants if name != "x" or convolution is None}
+    if convolution is not None and any(both):
+        n, _, h, w = x.shape
+        found["x"] = empty((n, call.channels, h, w), x.dtype, x.device, call.layout)
     if found:
         remaining = dense_in(grads[1], call.layout) if keep else None
         gradients(call, dense_in(grads[0], call.layout), remaining, found)
-    return [as_argument(found[name], given[name]) for name in wants]
+    if convolution is None:
+        return [as_argument(found[name], given[name]) for name in wants]
+    own = first.gradients(found["x"], both, x, convolution) if any(both) else []
+    rest = [as_argument(found[name], given[name]) for name in wants if name != "x"]
+    return [*own[: both[0]], *rest, *own[both[0] :]]
+
+
+def _behind(call: Call, kept: list[Tensor]) -> Call:
+    """The call as its convolution's result has it, or what is told of the activated parts."""
+    if len(kept) == 1:
+        return replace(call, x=sliced(kept[0], call.layout))
+    parts = [sliced(each, call.layout) for each in kept]
+    rest = None if call.whole else parts[1]
+    return replace(call, x=parts[0], rest=rest, activated=True, bias=None, residual=None)
 
 
 def gradient_memory(value: Tensor, layout: torch.memory_format) -> Tensor:

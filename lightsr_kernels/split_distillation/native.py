@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..dense_conv.backward import told_by_result
 from ..dense_conv.rule import FEWEST, faster
 from ..functional import ACTIVATIONS
 from ..memory import empty
@@ -21,12 +22,13 @@ _ARGUMENTS = (
 )
 _forward = raw_operator(f"split_distillation_forward({_ARGUMENTS}, Tensor(a!) distilled, Tensor(b!)? remaining) -> ()")
 _forward_convolved = raw_operator(
-    f"split_distillation_convolved({_ARGUMENTS}, Tensor convolution, Tensor(a!) distilled, Tensor(b!)? remaining) -> ()"
+    f"split_distillation_convolved({_ARGUMENTS}, Tensor convolution, Tensor(a!) distilled, Tensor(b!)? remaining, "
+    "Tensor(c!)? activated) -> ()"
 )
 _backward = raw_operator(
-    f"split_distillation_gradients({_ARGUMENTS}, Tensor grad_distilled, Tensor? grad_remaining, Tensor(a!)? grad_x, "
-    "Tensor(b!)? grad_residual, Tensor(c!)? grad_bias, Tensor(d!)? grad_weight, Tensor(e!)? grad_weight_bias, "
-    "Tensor(f!)? grad_gate_weight, Tensor(g!)? grad_gate_bias) -> ()"
+    f"split_distillation_gradients({_ARGUMENTS}, Tensor grad_distilled, Tensor? grad_remaining, bool activated, "
+    "Tensor? rest, Tensor(a!)? grad_x, Tensor(b!)? grad_residual, Tensor(c!)? grad_bias, Tensor(d!)? grad_weight, "
+    "Tensor(e!)? grad_weight_bias, Tensor(f!)? grad_gate_weight, Tensor(g!)? grad_gate_bias) -> ()"
 )
 
 
@@ -67,7 +69,29 @@ def forward(
     ends = (weight, weight_bias, distilled_activation, gate_weight, gate_bias)
     if convolution is not None and not _in_tiles(x, convolution):
         return in_layout_of(x, forward(convolved(x, convolution), *step, *ends, keep))
-    call = shared.call_of(x, *step, *ends, convolution)
+    return _run(shared.call_of(x, *step, *ends, convolution), keep)[:2]
+
+
+def forward_keeping(*args: Any) -> tuple[tuple[Tensor, Tensor], list[Tensor]]:
+    """The results, and what the gradients would compute again: the convolution's, or the activated parts.
+
+    The activated parts where results tell the activation's derivative; most of these are results, and what is kept of
+    them takes no memory of its own.
+    """
+    x, split, _, _, activation, negative_slope, *_, keep, convolution = args
+    if convolution is None:
+        return forward(*args), []
+    told = activation == "none" or (activation != "sigmoid" and told_by_result(activation, negative_slope))
+    if not told or not (split is None or keep) or not _in_tiles(x, convolution):
+        y = convolved(x, convolution)
+        return in_layout_of(x, forward(*(y, *args[1:-1]))), [y]
+    distilled, remaining, activated = _run(shared.call_of(*(*args[:-2], convolution)), keep, keeping=True)
+    return (distilled, remaining), [activated, remaining]
+
+
+def _run(call: shared.Call, keep: bool, keeping: bool = False) -> tuple[Tensor, Tensor, Tensor]:
+    """The results, and where `keeping` the activated part that is distilled: one of them, or a picture of its own."""
+    x = call.x
     n, _, h, w = x.shape
     rest = (call.channels if call.whole else call.channels - call.split) if keep else 0
     distilled = empty((n, call.distilled, h, w), x.dtype, x.device, call.layout)
@@ -75,9 +99,13 @@ def forward(
     results = distilled, remaining if keep else None
     if call.convolution is None:
         _forward(*_arguments(call), *results)
-    else:
-        _forward_convolved(*_arguments(call), call.convolution, *results)
-    return distilled, remaining
+        return distilled, remaining, distilled
+    activated = distilled if call.weight is None and call.gate_weight is None else remaining
+    own = keeping and activated is remaining and not (call.whole and keep)
+    if own:
+        activated = empty((n, call.split, h, w), x.dtype, x.device, call.layout)
+    _forward_convolved(*_arguments(call), call.convolution, *results, activated if own else None)
+    return distilled, remaining, activated
 
 
 def _in_tiles(x: Tensor, convolution: Tensor) -> bool:
@@ -89,8 +117,9 @@ def _in_tiles(x: Tensor, convolution: Tensor) -> bool:
 
 def _gradients(call: shared.Call, grad: Tensor, grad_remaining: Tensor | None, found: dict[str, Tensor]) -> None:
     names = ("x", "residual", "bias", "weight", "weight_bias", "gate_weight", "gate_bias")
-    _backward(*_arguments(call), grad, grad_remaining, *(found.get(name) for name in names))
+    values = (call.activated, call.rest)
+    _backward(*_arguments(call), grad, grad_remaining, *values, *(found.get(name) for name in names))
 
 
-def backward(grads: list[Tensor], wanted: list[bool], *args: Any) -> list[Tensor]:
-    return shared.backward(_gradients, grads, wanted, *args)
+def backward(grads: list[Tensor], wanted: list[bool], *args: Any, kept: list[Tensor] | None = None) -> list[Tensor]:
+    return shared.backward(_gradients, grads, wanted, *args, kept=kept)
