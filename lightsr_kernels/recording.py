@@ -74,6 +74,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._numbers: dict[int, int] = {}  # of storages by address
         self.input = self.view(given)
         self._varying = {self.input.storage}
+        self._random: set[int] = set()
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -101,7 +102,8 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 return run_reference(spec, *args) if kernels is None else kernels.forward(*args)
         given: Any = _mapped((args, kwargs), self.view)
         read = frozenset(each.storage for each in _all(given, View))
-        varies = not read.isdisjoint(self._varying)
+        random = torch.Tag.nondeterministic_seeded in operator.tags
+        varies = random or not read.isdisjoint(self._varying)
         _refuse(operator, args, varies)
         # What our kernels would compute nobody sees: the memory for it stays untouched, and recording takes no time.
         result = None if varies and _is_raw(operator) else operator(*args, **kwargs)
@@ -116,6 +118,8 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         moves = bool(new or written) and name not in _EMPTY and torch.Tag.inplace_view not in operator.tags
         writes = frozenset(written | {each.storage for each in results})
         self.steps.append(Step(operator, given[0], given[1], results, writes, read, moves))
+        if random:
+            self._random |= writes
         return result
 
     def _keep(self, tensors: Iterator[Any], numbers: set[int]) -> None:
@@ -126,7 +130,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def varying(self) -> set[int]:
         """Storages that hold something else at each call, also what is cleared first and then added to."""
-        found = {self.input.storage}
+        found = {self.input.storage} | self._random
         while True:
             before = len(found)
             for step in self.steps:

@@ -124,6 +124,15 @@ def test_what_weights_alone_say_is_computed_once() -> None:
     assert len(recording._calls) == 1
 
 
+def test_random_numbers_are_drawn_anew() -> None:
+    recording = record(lambda x: x + torch.rand(1000), torch.zeros(1000))
+    recording.input.zero_()
+    recording.run()
+    first = recording.output.clone()
+    recording.run()
+    assert not torch.equal(first, recording.output) and 0.4 < float(recording.output.mean()) < 0.6
+
+
 def test_the_example_is_left_as_it_was() -> None:
     example = torch.ones(3)
     record(lambda x: x.add_(1), example)

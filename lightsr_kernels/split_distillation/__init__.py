@@ -61,7 +61,7 @@ def split_distillation(
         gate_bias: [D]; needs gate_weight.
         keep: False where nobody reads the remaining part, as in a last step; it is then [N, 0, H, W].
         convolution: the filters of a convolution that comes first, [C, C_in, KH, KW], KH and KW 1, 3, 5 or 7; left out
-            when None. On the CPU, 3x3 with at least 12 channels in and out is one pass with the rest, with gradients too
+            when None. On the CPU, 3x3 with at least 12 channels in and out is one pass with the rest, with gradients
             where the activation is none, relu or leaky_relu; any other is dense_conv's.
 
     Returns:
