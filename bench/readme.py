@@ -38,11 +38,12 @@ def section(content: dict[str, Any], source: str) -> str:
     machine, cases = content["machine"], content["comparisons"]
     versions = ", ".join(f"{name} {machine['versions'][name]}" for name in ("torch", "onnxruntime", "openvino"))
     where = f"{machine['device']}, {machine['simd']}, {machine['threads']} threads ({versions})"
+    captured = "`captured` is the same network through [`lightsr.capture`](docs/capture.md)."
     lines = [
         f"Networks on {where}: milliseconds, medians of one run in turn",
-        f"([all figures]({source}), [how](bench/README.md)). `captured` is the same network through",
-        "[`lightsr.capture`](docs/capture.md). `times` is against the fastest other, the floor is the multiply-adds at",
-        "the machine's measured peak, memory is what the process grew by, in MB.",
+        f"([all figures]({source}), [how](bench/README.md)). `times` is against the fastest other, the floor is the",
+        "multiply-adds at the machine's measured peak, memory is what the process grew by, in MB.",
+        *([captured] if any(row_of(each, "lightsr captured") for each in cases) else []),
         "",
         f"![Bars: the milliseconds of each network and of each way to run it]({PICTURE.relative_to(ROOT)})",
     ]
@@ -69,7 +70,7 @@ def table(cases: list[dict[str, Any]], way: str) -> Iterator[str]:
             times = ours and ours["times the best rival"]
             cells += [f"**{milliseconds(ours)}**", f"{times:.2f}" if times else "-"]
         cells += [milliseconds(row_of(each, COLUMNS[i])) for i in places]
-        cells += [f"{1e3 * each['FMA floor, s']:.0f}", megabytes(each, "lightsr"), megabytes(each, "pytorch")]
+        cells += [f"{1e3 * each['FMA floor, s']:.0f}", megabytes(each, "lightsr fused"), megabytes(each, "pytorch")]
         yield f"| {' | '.join(cells)} |"
 
 

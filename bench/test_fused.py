@@ -43,6 +43,6 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.mark.benchmark(timer=CLOCK, disable_gc=True)
 def test_fused(case: OpCase, device: str, full: bool, benchmark: Any, request: pytest.FixtureRequest) -> None:
-    found = compare(case, device, seconds=1.0 if full else 0.5, longest=4.0 if full else 1.0)
+    found = compare(case, device, seconds=3.0 if full else 0.5, longest=4.0 if full else 1.0)
     keep(found, request.config)
     replay(benchmark, found, f"{case.op} {case.way} {case.dtype} {device}")

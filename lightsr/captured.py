@@ -13,7 +13,9 @@ from torch import Tensor, nn
 
 from lightsr_kernels import release_memory
 from lightsr_kernels.dispatch import requested
-from lightsr_kernels.recording import NotRecordableError, record
+from lightsr_kernels.eager import is_plain
+from lightsr_kernels.recorder import NotRecordableError
+from lightsr_kernels.recording import record
 
 from .errors import InputError
 
@@ -31,7 +33,7 @@ class Captured:
     output: Tensor  # [N, 3, scale*H, scale*W]
 
     def __init__(self, net: nn.Module) -> None:
-        self._weights = Weights(net)
+        self._made_of = State(net)
 
     def __call__(self, x: Tensor, clone: bool = False) -> Tensor:
         """The result for a picture of the captured shape, dtype and device; on a GPU, on the current stream.
@@ -46,14 +48,14 @@ class Captured:
                 f"captured network: x must be {_described(own)}; got {_described(x)}; capture the network for it too"
             )
         if self.stale():
-            raise InputError("captured network: its parameters have changed since; capture it again")
+            raise InputError("captured network: its parameters, modules or hooks have changed since; capture it again")
         with torch.no_grad():
             self._replay(x)
             return self.output.clone() if clone else self.output
 
     def stale(self) -> bool:
-        """Whether the network's parameters have changed since."""
-        return self._weights.changed()
+        """Whether the network has changed since: its parameters, modules, hooks, modes."""
+        return self._made_of.changed()
 
     def _replay(self, x: Tensor) -> None:
         raise NotImplementedError
@@ -108,7 +110,7 @@ class CapturedOnGPU(Captured):
 
 
 class Repeated:
-    """A network that is captured on a CPU when it gets a shape for the second time in a row, such as equal tiles."""
+    """A fused network that is captured on a CPU when it gets a shape for the second time in a row: equal tiles."""
 
     def __init__(self) -> None:
         self._last: Any = None
@@ -122,11 +124,12 @@ class Repeated:
 
     def __call__(self, net: nn.Module, x: Tensor) -> Tensor:
         """net(x), without gradients, in memory that the next call may write over."""
-        this = (net, x.shape, x.stride(), x.dtype, x.device, requested())
-        if this != self._last or (self._captured is not None and self._captured.stale()):
+        this = (net, x.shape, x.stride(), x.dtype, requested())
+        plain = x.is_cpu and is_plain((x,))
+        if this != self._last or not plain or (self._captured is not None and self._captured.stale()):
             self.forget()
-        self._last, self._times = this, self._times + 1
-        if self._times == 2 and x.device.type == "cpu":
+        self._last, self._times = this, self._times + plain
+        if self._times == 2 and _may_be_recorded(net):
             release_memory()  # the capture has its own instead
             with suppress(InputError):  # it cannot be recorded
                 self._captured = CapturedOnCPU(net, x, None)
@@ -138,12 +141,22 @@ class Repeated:
         self._last, self._times, self._captured = None, 0, None
 
 
-class Weights:
-    """What a network's parameters and buffers were: a capture reads them where they lay, or packed copies of them."""
+def _may_be_recorded(net: nn.Module) -> bool:
+    """Whether it is worth it, since what PyTorch runs is computed while it is recorded, and takes all that it does."""
+    return bool(getattr(net, "use_fused", False)) and not any(
+        each.training or each._forward_hooks or each._forward_pre_hooks for each in net.modules()
+    )
+
+
+class State:
+    """What a network was: a capture reads its parameters where they lay, or packed copies of them."""
 
     def __init__(self, net: nn.Module) -> None:
-        parts = list(net.modules())
-        self._holders = [each for one in parts for each in (one._modules, one._parameters, one._buffers)]
+        self._parts = list(net.modules())
+        self._holders: list[dict[Any, Any]] = []
+        for each in self._parts:
+            self._holders += [each._modules, each._parameters, each._buffers]
+            self._holders += [each._forward_pre_hooks, each._forward_hooks]
         self._held = self._found()
         self._tensors = [each for each in self._held if isinstance(each, Tensor)]
         self._counting = [each for each in self._tensors if not each.is_inference()]
@@ -158,8 +171,9 @@ class Weights:
     def _found(self) -> list[Any]:
         return list(chain.from_iterable(each.values() for each in self._holders))
 
-    def _written(self) -> tuple[list[int], list[int]]:
-        return [each.data_ptr() for each in self._tensors], [each._version for each in self._counting]
+    def _written(self) -> tuple[list[int], ...]:
+        modes = [2 * each.training + bool(getattr(each, "use_fused", False)) for each in self._parts]
+        return [each.data_ptr() for each in self._tensors], [each._version for each in self._counting], modes
 
 
 def capture(
@@ -206,8 +220,8 @@ def capture(
         raise InputError(
             f"capture: memory_format must be torch.contiguous_format or torch.channels_last; got {memory_format}"
         )
-    if net.training:
-        raise InputError("capture: the network is in train(); call net.eval() first")
+    if any(each.training for each in net.modules()):
+        raise InputError("capture: the network, or a part of it, is in train(); call net.eval() first")
     elsewhere = {str(each.device) for each in (*net.parameters(), *net.buffers()) if each.device != place}
     if elsewhere:
         raise InputError(

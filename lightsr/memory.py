@@ -22,14 +22,17 @@ def bytes_per_pixel(name: str) -> int:
     return BYTES_PER_PIXEL.get(name, _UNKNOWN_NETWORK)
 
 
-def usable_memory(device: torch.device) -> int:
-    """Bytes that may be taken on a device without risking that the system ends the process."""
+def usable_memory(device: torch.device, held: int = 0) -> int:
+    """Bytes that may be taken on a device without risking that the system ends the process.
+
+    `held` is what the caller has on the CPU and gives back for something else.
+    """
     if device.type == "cuda":
         free = torch.cuda.mem_get_info(device)[0]
         # What torch keeps for itself and does not use is free to us, though not to the driver.
         free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return int(free * _SHARE)
-    return int((_free_on_cpu() + idle_memory()) * _SHARE)  # what is kept for coming results is free to these
+    return int((_free_on_cpu() + idle_memory() + held) * _SHARE)  # what is kept for coming results is free to these
 
 
 def shown(amount: float) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import gc
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -40,7 +40,12 @@ class PatchLimit:
 
     pixels: int = LARGEST_PATCH
     tiled: bool = False  # whether any picture was not run whole
-    repeated: Repeated = field(default_factory=Repeated)  # pictures, or tiles, of one size
+    repeated: Repeated | None = None  # captures the network for pictures, or tiles, of one size
+
+    @property
+    def held(self) -> int:
+        """Bytes that a capture takes, which are free for other sizes."""
+        return 0 if self.repeated is None else self.repeated.held
 
 
 @dataclass(frozen=True)
@@ -157,7 +162,7 @@ def _first_side(
         return whole
     if isinstance(tile, int):
         return _rounded_up(tile, net.multiple)
-    usable = usable_memory(device) + limit.repeated.held
+    usable = usable_memory(device, limit.held)
     pixels = min(limit.pixels, usable // bytes_per_pixel(net.name))
     if height * width <= pixels:
         return whole
@@ -169,7 +174,7 @@ def _first_side(
 
 
 def _run(
-    net: SRNetwork, x: Tensor, part: Tile, patch: Tile, out: Tensor, device: torch.device, repeated: Repeated
+    net: SRNetwork, x: Tensor, part: Tile, patch: Tile, out: Tensor, device: torch.device, repeated: Repeated | None
 ) -> bool:
     """Runs one patch and puts the part's own pixels into `out`; False when memory ran out, and is free again."""
     scale = net.scale
@@ -177,7 +182,8 @@ def _run(
         with torch.no_grad():
             piece = x[..., patch.top : patch.bottom, patch.left : patch.right].to(device)
             # With channels last, torch's CPU convolutions add up in one order whatever the width of the picture.
-            result = repeated(net, piece.contiguous(memory_format=torch.channels_last))
+            piece = piece.contiguous(memory_format=torch.channels_last)
+            result = net(piece) if repeated is None else repeated(net, piece)
             rows = slice((part.top - patch.top) * scale, (part.bottom - patch.top) * scale)
             columns = slice((part.left - patch.left) * scale, (part.right - patch.left) * scale)
             out[..., part.top * scale : part.bottom * scale, part.left * scale : part.right * scale] = result[
@@ -188,7 +194,8 @@ def _run(
         if not is_out_of_memory(error):
             raise
     # Outside the handler, where the exception and the tensors its frames hold are gone.
-    repeated.forget()
+    if repeated is not None:
+        repeated.forget()
     gc.collect()
     release_memory()
     if device.type == "cuda":

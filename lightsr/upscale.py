@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .captured import Repeated
 from .devices import choose_device, using_backend
 from .errors import InputError
 from .images import MAX_PIXELS, Picture, check_fits, format_of, read_header, read_picture, write_picture
@@ -107,7 +108,7 @@ def upscale(
             jobs = [job for job in jobs if not is_finished(job, used)]
             if len(jobs) < planned:
                 report.notes.append(f"{planned - len(jobs)} of {planned} results were there already")
-        limit = PatchLimit()
+        limit = PatchLimit(repeated=Repeated())
         with _bar(len(jobs), quiet or rank > 0) as bar:
             for number, job in enumerate(jobs):
                 try:
@@ -170,7 +171,7 @@ def _enlarge_file(
     strip_metadata: bool,
 ) -> None:
     header = read_header(job.source, max_pixels)
-    _check_room(header.width, header.height, net.scale)
+    _check_room(header.width, header.height, net.scale, limit.held)
     try:
         picture = read_picture(job.source, max_pixels)
         check_fits(format_of(job.target), picture, net.scale)
@@ -186,10 +187,10 @@ def _enlarge_file(
         ) from None
 
 
-def _check_room(width: int, height: int, scale: int) -> None:
+def _check_room(width: int, height: int, scale: int, held: int = 0) -> None:
     """The result is kept whole in float32, and once more in the file's own numbers."""
     pixels = width * height * scale**2
-    needed, free = pixels * 20, usable_memory(torch.device("cpu"))
+    needed, free = pixels * 20, usable_memory(torch.device("cpu"), held)
     if needed > free:
         raise InputError(
             f"{width}x{height} pixels times {scale} need {shown(needed)} and {shown(free)} are free; "

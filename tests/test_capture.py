@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 import lightsr
-from lightsr.captured import WARM_UP, CapturedOnGPU
+from lightsr.captured import WARM_UP, CapturedOnGPU, State
 from lightsr.networks import REGISTRY
 
 gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
@@ -43,7 +43,7 @@ def test_a_network_that_is_not_ready_is_refused(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
     net = lightsr.create("lmswn", blocks=1)
-    with pytest.raises(lightsr.InputError, match=r"in train\(\); call net.eval\(\) first"):
+    with pytest.raises(lightsr.InputError, match=r"is in train\(\); call net.eval\(\) first"):
         lightsr.capture(net, SHAPE)
     with pytest.raises(lightsr.InputError, match=r"the network is on cpu, not on cuda:0; call net.to\('cuda:0'\)"):
         lightsr.capture(net.eval(), SHAPE, device="cuda")
@@ -94,6 +94,7 @@ def captured(net: torch.nn.Module, told: list[str]) -> CapturedOnGPU:
     hook = net.register_forward_hook(lambda *_: told.append("call"))
     made = CapturedOnGPU(net, torch.zeros(SHAPE), None)
     hook.remove()
+    made._made_of = State(net)
     graph: Any = made._graph
     graph.call = lambda: made.output.copy_(net(made.input))
     return made
@@ -131,7 +132,7 @@ def test_changed_weights_are_noticed(without_gpu: list[str]) -> None:
     enlarge = captured(net, without_gpu)
     enlarge(torch.rand(SHAPE))
     net.load_state_dict(copy.deepcopy(net.state_dict()))
-    with pytest.raises(lightsr.InputError, match="its parameters have changed since; capture it again"):
+    with pytest.raises(lightsr.InputError, match="have changed since; capture it again"):
         enlarge(torch.rand(SHAPE))
 
 
@@ -187,16 +188,26 @@ def test_on_a_cpu_it_runs_in_inference_mode_and_out_of_it() -> None:
         lambda net: setattr(net.body_end, "bias", torch.nn.Parameter(torch.zeros(64))),
         lambda net: setattr(net, "body_end", torch.nn.Identity()),
         lambda net: delattr(net, "body_end"),
+        lambda net: net.body_end.register_forward_hook(lambda *_: None),
+        lambda net: net.set_fused(False),
+        lambda net: net.train(),
     ],
-    ids=["written", "moved", "folded", "replaced", "another module", "no module"],
+    ids=["written", "moved", "folded", "replaced", "another module", "no module", "hook", "not fused", "train"],
 )
-def test_whatever_changes_the_weights_is_noticed(change: Any) -> None:
+def test_whatever_changes_the_network_is_noticed(change: Any) -> None:
     net = lightsr.create("lmswn", blocks=1, use_fused=True).eval()
     enlarge = lightsr.capture(net, SHAPE)
     enlarge(torch.rand(SHAPE))
     change(net)
-    with pytest.raises(lightsr.InputError, match="its parameters have changed since; capture it again"):
+    with pytest.raises(lightsr.InputError, match="have changed since; capture it again"):
         enlarge(torch.rand(SHAPE))
+
+
+def test_a_part_in_train_is_refused() -> None:
+    net = torch.nn.Sequential(torch.nn.BatchNorm2d(3)).eval()
+    net[0].train()
+    with pytest.raises(lightsr.InputError, match="or a part of it, is in train"):
+        lightsr.capture(net, SHAPE)
 
 
 def test_a_network_that_looks_at_its_numbers_is_refused() -> None:

@@ -14,7 +14,8 @@ from torch import Tensor
 
 import lightsr_kernels as ops
 from lightsr_kernels.memory_plan import LINE, Lifetime, placed
-from lightsr_kernels.recording import NotRecordableError, Recording, record
+from lightsr_kernels.recorder import NotRecordableError
+from lightsr_kernels.recording import Recording, record
 
 SPANS = st.tuples(st.integers(0, 12), st.integers(0, 6), st.integers(0, 300))
 
@@ -73,6 +74,36 @@ def fills(x: Tensor) -> Tensor:
     return made
 
 
+def changes_a_constant(x: Tensor) -> Tensor:
+    c = torch.zeros(6)
+    a = c + x
+    c += 1
+    return a + c * x
+
+
+def counts_on(x: Tensor) -> Tensor:
+    t = torch.zeros(1)
+    for _ in range(3):
+        x = torch.cos(x + t)
+        t += 1
+    return x
+
+
+def grows(x: Tensor) -> Tensor:
+    y = torch.empty(0)
+    torch.mul(x, 2, out=y)
+    z = x + 1
+    return y + z
+
+
+def resizes(x: Tensor) -> Tensor:
+    y = x * 2
+    y.resize_(30, 6)
+    z = x + 1
+    y.fill_(1)
+    return z * y[:3]
+
+
 def several(x: Tensor) -> Tensor:
     values, places = x.max(dim=1)
     low, high = x.chunk(2, dim=1)
@@ -86,6 +117,13 @@ def several(x: Tensor) -> Tensor:
         adds_up,
         fills,
         several,
+        changes_a_constant,
+        counts_on,
+        grows,
+        resizes,
+        lambda x: torch.cat([torch.empty(0), x]),
+        lambda x: torch.stack(torch.split_copy(x, 2, 1)),
+        lambda x: torch.tensor([2.0, 3.0]).add_(1).sum() * x,
         lambda x: x,
         lambda x: x.t(),
         lambda x: x.clone(),
@@ -151,9 +189,15 @@ TOTAL = torch.zeros(1)
         (lambda x: x.nonzero(), "depends on values"),
         (lambda x: (x, x), "gives a tuple, not one tensor"),
         (lambda x: TOTAL.add_(x.sum()), "changes a tensor of its own"),
+        (lambda x: x * TOTAL.add_(1), "changes a tensor of its own"),
+        (torch.nn.BatchNorm2d(3).train(), "changes a tensor of its own, such as running statistics"),
+        (lambda x: torch.tensor([2.0]).add_(x.sum()), "changes a tensor of its own"),
+        (lambda x: x * x.tolist()[0][0][0][0], "depends on values"),
+        (lambda x: x + torch.from_numpy(x.numpy() * 2), "depends on values"),
+        (lambda x: torch.fft.fft(x).conj().imag.clone(), "complex numbers"),
     ],
-    ids=["branch", "item", "mask", "nonzero", "two results", "running sum"],
 )
 def test_what_cannot_be_done_again_is_refused(function: Any, why: str) -> None:
     with pytest.raises(NotRecordableError, match=why):
         record(function, torch.randn(1, 3, 4, 4))
+    assert float(TOTAL) == 0.0  # nor is it changed by the attempt

@@ -263,6 +263,8 @@ def test_refusals_name_the_op_where_gradients_are_wanted_too() -> None:
     x, convolution = random(1, 4, 5, 6), random(3, 5, 3, 3).requires_grad_()
     with pytest.raises(ValueError, match=r"^split_distillation: convolution must have shape \[3, 4, 3, 3\]"):
         split_distillation(x, convolution=convolution)
+    with pytest.raises(TypeError, match=r"^split_distillation: x must be a torch.Tensor, got NoneType"):
+        split_distillation(None, convolution=convolution)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("way", ["gradients", "autocast"])

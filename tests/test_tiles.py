@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 import lightsr
 from lightsr import memory, tiles
+from lightsr.captured import Repeated
 from lightsr.errors import InputError
 from lightsr.networks import SRNetwork
 from lightsr.tiles import PatchLimit, Tile, run_tiled
@@ -238,7 +239,7 @@ def test_auto_goes_by_free_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     assert net.seen == [(64, 96)]
     net.seen.clear()
     canvas = 64 * 96 * 4 * 3 * 4
-    monkeypatch.setattr(tiles, "usable_memory", lambda _: canvas + 2000 * memory.bytes_per_pixel("stack"))
+    monkeypatch.setattr(tiles, "usable_memory", lambda _, held=0: canvas + 2000 * memory.bytes_per_pixel("stack"))
     run_tiled(net, x)
     assert 1 < len(net.seen) < 20
     assert all(height * width <= 2000 for height, width in net.seen)
@@ -312,17 +313,17 @@ def test_bytes_in_words(amount: float, words: str) -> None:
 
 
 def test_equal_pictures_are_captured_from_the_second_on() -> None:
-    net, limit = Counts().eval(), PatchLimit()
+    net, limit = Counts().eval().set_fused(), PatchLimit(repeated=Repeated())
     for _ in range(5):
         x = torch.rand(1, 3, 20, 24)
         assert torch.equal(run_tiled(net, x, limit=limit), run_tiled(net, x))
-    assert net.calls == 5 + 2 and limit.repeated.held > 0
+    assert net.calls == 5 + 2 and limit.held > 0
     x = torch.rand(1, 3, 24, 20)
-    assert torch.equal(run_tiled(net, x, limit=limit), run_tiled(net, x)) and limit.repeated.held == 0
+    assert torch.equal(run_tiled(net, x, limit=limit), run_tiled(net, x)) and limit.held == 0
 
 
 def test_weights_that_change_between_equal_pictures_count() -> None:
-    net, limit, x = Counts().eval(), PatchLimit(), torch.rand(1, 3, 20, 24)
+    net, limit, x = Counts().eval().set_fused(), PatchLimit(repeated=Repeated()), torch.rand(1, 3, 20, 24)
     for _ in range(3):
         run_tiled(net, x, limit=limit)
     with torch.no_grad():
@@ -335,6 +336,24 @@ def test_what_cannot_be_recorded_is_called() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return super().forward(x if x.sum() > 0 else -x)
 
-    net, limit, x = Looks().eval(), PatchLimit(), torch.rand(1, 3, 20, 24)
+    net, limit, x = Looks().eval().set_fused(), PatchLimit(repeated=Repeated()), torch.rand(1, 3, 20, 24)
     results = [run_tiled(net, x, limit=limit) for _ in range(4)]
-    assert all(torch.equal(each, results[0]) for each in results) and limit.repeated.held == 0
+    assert all(torch.equal(each, results[0]) for each in results) and limit.held == 0
+
+
+def test_what_python_has_to_see_is_not_captured() -> None:
+    """Hooks, autocast, another backend: each call is the network's own."""
+    net, limit, x = Counts().eval().set_fused(), PatchLimit(repeated=Repeated()), torch.rand(1, 3, 20, 24)
+    seen: list[int] = []
+    for _ in range(3):
+        run_tiled(net, x, limit=limit)
+    with torch.autocast("cpu", torch.bfloat16):
+        low = run_tiled(net, x, limit=limit)
+    assert limit.held == 0 and not torch.equal(low, run_tiled(net, x, limit=limit))
+    for _ in range(3):
+        run_tiled(net, x, limit=limit)
+    assert limit.held > 0
+    net.layers[0].register_forward_hook(lambda *_: seen.append(1))
+    for _ in range(4):
+        run_tiled(net, x, limit=limit)
+    assert len(seen) == 4 and limit.held == 0

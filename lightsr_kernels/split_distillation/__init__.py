@@ -84,10 +84,12 @@ def split_distillation(
     step = (split, bias, residual, activation, negative_slope)
     ends = (weight, weight_bias, distilled_activation, gate_weight, gate_bias, keep)
     args = (x, *step, *ends, convolution)
-    if convolution is not None and wants_gradients(args) and not keeps(SPEC, args):
+    if convolution is not None and wants_gradients(args):
         SPEC.check(*args)
-        # Two calls: what lies between them is kept for their gradients, not computed again.
-        return in_layout_of(x, call(SPEC, convolved(x, convolution), *step, *ends, None))
+        # On a GPU the convolution is PyTorch's, which has its own gradients.
+        if not x.is_cpu or not keeps(SPEC, args):
+            # Two calls: what lies between them is kept for their gradients, not computed again.
+            return in_layout_of(x, call(SPEC, convolved(x, convolution), *step, *ends, None))
     return cast(tuple[Tensor, Tensor], call(SPEC, *args))
 
 
