@@ -331,7 +331,7 @@ def test_tiling_of_pooling_networks_is_noted(tmp_path: Path, monkeypatch: pytest
 def test_too_large_for_memory_is_told_before_decoding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = save(tmp_path / "a.png", noise(40, 40, 3))
     source.write_bytes(source.read_bytes()[:60])
-    monkeypatch.setattr("lightsr.upscale.usable_memory", lambda _: 100_000)
+    monkeypatch.setattr("lightsr.upscale.usable_memory", lambda _, held=0: 100_000)
     report = bicubic(source, tmp_path / "b.png")
     assert "need 0.128 MB and 0.1 MB are free" in report.failed[0][1]
 
