@@ -60,6 +60,8 @@ class Step:
 
 
 class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """While it is entered, every operator's call becomes a `Step`, and every memory that one touches a `Storage`."""
+
     def __init__(self, given: Tensor) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.steps: list[Step] = []
