@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .memory import empty
 from .memory_plan import LINE, Lifetime, placed
 from .recorder import NotRecordableError, Reading, Recorder, Step, View, all_of, mapped
 
@@ -47,7 +48,7 @@ class Recording:
         sizes = [Lifetime(first[each], last[each], self._storages[each].size) for each in first]
         places, self.size = placed(sizes)
         self._places = dict(zip(first, places, strict=True))
-        memory = torch.empty(self.size + LINE, dtype=torch.uint8)
+        memory = empty((self.size + LINE,), torch.uint8, torch.device("cpu"))
         self._memory, self._begin = memory.untyped_storage(), -memory.data_ptr() % LINE
         self.input, self.output = self._tensor(recorder.input), self._tensor(output)
         self._calls = [call for step in steps for call in self._calls_of(step)]
