@@ -11,7 +11,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from bench import cuda_kernels
 from bench.cuda_kernels import Kernel
-from lightsr_kernels import compilers
+from lightsr_kernels import build_plan, compilers
 from lightsr_kernels.cache import BuildError
 
 REPORT = """ptxas info    : 0 bytes gmem
@@ -62,3 +62,14 @@ def test_no_kernel_spills(op: str, architecture: str) -> None:
     assert not [kernel.name for kernel in kernels if kernel.shared]
     written = set(re.findall(r"^\| `(.+?)` \|", cuda_kernels.TABLE.read_text(), re.MULTILINE))
     assert {kernel.name for kernel in kernels} <= written
+
+
+@pytest.mark.skipif(nvcc_is_missing(), reason="no nvcc")
+@pytest.mark.parametrize("op", cuda_kernels.sources())
+def test_every_library_links(op: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a GPU's user builds it, whatever of torch's CUDA library stood in: all that is called is in it."""
+    monkeypatch.setenv("LIGHTSR_CUDA_ARCHS", "9.0")
+    work = tmp_path / "work"
+    work.mkdir()
+    found = build_plan.run(build_plan.plan("cuda", op, cuda_kernels.ROOT / "csrc"), work, tmp_path / "log")
+    assert (work / found["library"]).is_file() and found["architectures"] == ["90a"]
