@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Iterator
+from statistics import geometric_mean
 from typing import Any
 
 from .plot_networks import number
-from .readme_networks import where
+from .readme_networks import milliseconds, row_of, where
 
 RIVALS = "PyTorch and torch.compile (each in the better layout), ONNX Runtime and OpenVINO"
 SHOWN = ((3, 1), (7, 1), (13, 1), (21, 1), (31, 1), (7, 3), (31, 3))  # sides and dilations
@@ -39,8 +38,8 @@ def depthwise(content: dict[str, Any], source: str) -> str:
         lines += [f"| {dtype} | {' | '.join(heads)} |", f"|---|{'--:|' * len(heads)}"]
         for direction, name in DIRECTIONS.items():
             rows = [found.get((*each, direction, dtype)) for each in columns]
-            ours = [f"**{number(1e3 * best(row)['seconds'])}**" if row else "-" for row in rows]
-            others = [number(1e3 * best(row)["seconds"] * times(row)) if row else "-" for row in rows]
+            ours = [f"**{milliseconds(row_of(row, 'lightsr'))}**" if row else "-" for row in rows]
+            others = [milliseconds(row_of(row, row["best rival"])) if row else "-" for row in rows]
             lines += [f"| {name}, lightsr | {' | '.join(ours)} |", f"| {name}, best other | {' | '.join(others)} |"]
         lines.append("")
     means = ", ".join(
@@ -78,21 +77,14 @@ def kind_of(each: dict[str, Any]) -> tuple[str, str]:
     return each["case"]["dtype"], each["case"]["way"]
 
 
-def best(each: dict[str, Any]) -> dict[str, Any]:
-    """Our fastest row."""
-    rows: Iterable[dict[str, Any]] = (row for row in each["ours"] if row["seconds"])
-    key: Callable[[dict[str, Any]], float] = lambda row: float(row["seconds"])  # noqa: E731
-    return min(rows, key=key)
-
-
-def times(each: dict[str, Any] | None) -> float:
-    """How many times as fast as the fastest other it is; 0 where nobody else can be told."""
-    rows: Iterator[dict[str, Any]] = iter(each["ours"] if each else ())
-    return max((float(row.get("times the best rival") or 0) for row in rows if row["seconds"]), default=0.0)
+def times(each: dict[str, Any]) -> float:
+    """How many times as fast as the fastest other it is; 0 where nobody else, or nobody at all, has a time."""
+    row = row_of(each, "lightsr")
+    return float((row and row["times the best rival"]) or 0)
 
 
 def mean(cases: list[dict[str, Any]]) -> float:
-    return math.exp(sum(math.log(times(each)) for each in cases) / len(cases))
+    return geometric_mean(map(times, cases))
 
 
 def span(values: set[int]) -> str:

@@ -90,11 +90,12 @@ def call(spec: OpSpec, *args: Any) -> Any:
     return run_reference(spec, *args) if plain else spec.op(*args)
 
 
-def keeps(spec: OpSpec, args: tuple[Any, ...]) -> bool:
-    """Whether kernels run this call that keep for their gradients what they computed on the way."""
+def keeping_kernels(spec: OpSpec, args: tuple[Any, ...]) -> Any:
+    """The kernels for `eager.run`, where they keep for their gradients what they computed on the way; else None."""
     if torch.compiler.is_compiling() or requested() == "reference" or not eager.is_plain(args):
-        return False
-    return hasattr(kernels_for(spec, args), "forward_keeping")
+        return None
+    kernels = kernels_for(spec, args)
+    return kernels if hasattr(kernels, "forward_keeping") else None
 
 
 def _plain_when_traced(spec: OpSpec, device: str) -> bool:

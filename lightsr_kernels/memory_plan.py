@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-LINE = 64  # bytes; where each of them begins
+from .memory import LINE
 
 
 @dataclass(frozen=True)

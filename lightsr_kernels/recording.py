@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .memory import empty
-from .memory_plan import LINE, Lifetime, placed
+from .memory import LINE, empty
+from .memory_plan import Lifetime, placed
 from .recorder import NotRecordableError, Reading, Recorder, Step, View, all_of, mapped
 
 _COPIES = frozenset(("aten::clone", "aten::_to_copy"))

@@ -25,11 +25,14 @@ def row(seconds: float, times: float | None) -> dict[str, Any]:
 def depthwise(k: int, direction: str, times: float | None) -> dict[str, Any]:
     case = {"shape": [1, 64, 180, 320], "k": k, "dilation": 1, "direction": direction, "dtype": "float32"}
     case["name"] = f"k{k}-{direction}"
-    return {"case": case, "ours": [row(0.002, times), {"name": "lightsr cpu nhwc", "seconds": None}]}
+    rivals = [{"name": "openvino nchw", "seconds": 0.002 * times}] if times else []
+    ours = [row(0.002, times), {"name": "lightsr cpu nhwc", "seconds": None}]
+    return {"case": case, "ours": ours, "rivals": rivals, "best rival": "openvino nchw" if times else None}
 
 
 def fused(op: str, way: str, dtype: str, times: float) -> dict[str, Any]:
-    return {"case": {"op": op, "way": way, "dtype": dtype, "name": f"{op}-{way}"}, "ours": [row(0.001, times)]}
+    case = {"op": op, "way": way, "dtype": dtype, "name": f"{op}-{way}"}
+    return {"case": case, "ours": [row(0.001, times)], "rivals": []}
 
 
 def test_depthwise_shows_some_cases_and_sums_all_up() -> None:

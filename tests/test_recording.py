@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import lightsr_kernels as ops
-from lightsr_kernels.memory_plan import LINE, Lifetime, placed
+from lightsr_kernels.memory import LINE
+from lightsr_kernels.memory_plan import Lifetime, placed
 from lightsr_kernels.recorder import NotRecordableError
 from lightsr_kernels.recording import Recording, record
 

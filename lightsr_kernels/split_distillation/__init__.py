@@ -7,10 +7,10 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from .. import eager
 from ..checks import check_choice, check_number, check_picture, check_pointwise, check_shape
 from ..dense_conv import check_filters
-from ..dispatch import call, keeps, run_reference
-from ..eager import wants_gradients
+from ..dispatch import call, keeping_kernels, run_reference
 from ..functional import ACTIVATIONS, autocast_to, empty_result
 from ..register import register
 from ..spec import OpSpec
@@ -84,12 +84,14 @@ def split_distillation(
     step = (split, bias, residual, activation, negative_slope)
     ends = (weight, weight_bias, distilled_activation, gate_weight, gate_bias, keep)
     args = (x, *step, *ends, convolution)
-    if convolution is not None and wants_gradients(args):
+    if convolution is not None and eager.wants_gradients(args):
         SPEC.check(*args)
         # On a GPU the convolution is PyTorch's, which has its own gradients.
-        if not x.is_cpu or not keeps(SPEC, args):
+        kernels = keeping_kernels(SPEC, args) if x.is_cpu else None
+        if kernels is None:
             # Two calls: what lies between them is kept for their gradients, not computed again.
             return in_layout_of(x, call(SPEC, convolved(x, convolution), *step, *ends, None))
+        return cast(tuple[Tensor, Tensor], eager.run(SPEC, kernels, args))
     return cast(tuple[Tensor, Tensor], call(SPEC, *args))
 
 
