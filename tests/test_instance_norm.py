@@ -8,8 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from lightsr_kernels import instance_norm
-from lightsr_kernels.dispatch import why_not
-from lightsr_kernels.spec import SPECS, Make
+from lightsr_kernels.spec import Make
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=["contiguous", "channels-last"])
@@ -72,28 +71,3 @@ def test_under_autocast_parameters_keep_their_digits() -> None:
     wanted = F.instance_norm(x.double(), weight=weight.double(), bias=bias.double())
     assert out.dtype == torch.bfloat16
     torch.testing.assert_close(out.double(), wanted, rtol=0.51 * torch.finfo(torch.bfloat16).eps, atol=1e-6)
-
-
-@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=["contiguous", "channels-last"])
-@pytest.mark.parametrize("shape", [(2, 3, 9, 7), (1, 1, 40, 50), (5, 2, 1, 2), (1, 2, 300, 310)], ids=str)
-def test_gradient_in_one_call_is_that_of_the_passes(
-    shape: tuple[int, ...], layout: torch.memory_format, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Planes that fit a cache and such that do not, more of them than threads and fewer."""
-    native = pytest.importorskip("lightsr_kernels.instance_norm_attention.native")
-    make = Make(torch.float64)
-    x, weight, bias = make(*shape, offset=3.0).contiguous(memory_format=layout), make(shape[1]), make(shape[1])
-    grad, calls = make(*shape), []
-
-    def gradients() -> tuple[torch.Tensor, ...]:
-        inputs = [each.detach().requires_grad_() for each in (x, weight, bias)]
-        return torch.autograd.grad(instance_norm(*inputs), inputs, grad)
-
-    whole = native.norm_backward
-    monkeypatch.setattr(native, "norm_backward", lambda *args: calls.append(args) or whole(*args))
-    together = gradients()
-    monkeypatch.setattr(native, "norm_backward", lambda *_: None)
-    for got, wanted in zip(together, gradients(), strict=True):
-        torch.testing.assert_close(got, wanted, rtol=1e-12, atol=1e-12)
-    if why_not("cpu", SPECS["instance_norm"], "cpu") is None:
-        assert calls

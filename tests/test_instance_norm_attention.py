@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from lightsr_kernels.dispatch import call, why_not
 from lightsr_kernels.instance_norm_attention import instance_norm_attention
-from lightsr_kernels.spec import Make
+from lightsr_kernels.spec import SPECS, Make
 
 NAMES = ("norm_weight", "norm_bias", "down_weight", "down_bias", "up_weight", "up_bias", "spatial_weight")
 
@@ -188,3 +189,45 @@ def test_gradient_stays_finite_next_to_constant() -> None:
         instance_norm_attention(x, **w).sum().backward()
         assert x.grad is not None
         assert x.grad.isfinite().all(), size
+
+
+# Of a few channels and of one; planes and pictures that fit a cache and such that do not; more of them than threads and
+# fewer; one pixel.
+SHAPES = ((2, 3, 9, 7), (1, 1, 40, 50), (5, 2, 1, 2), (1, 2, 300, 310), (6, 4, 70, 80), (3, 2, 1, 1))
+OPTIONS = {
+    "instance_norm": [("norm_weight", "norm_bias"), 1e-5],
+    "channel_attention": [("down_weight", "down_bias", "up_weight", "up_bias"), "mean+std"],
+    "channel_attention by the mean": [("down_weight", "down_bias", "up_weight", "up_bias"), "mean"],
+    "instance_norm_attention": [NAMES, 1e-5],
+}
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=["contiguous", "channels-last"])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("kind", OPTIONS)
+def test_gradients_in_one_call_are_those_of_the_passes(
+    kind: str, shape: tuple[int, ...], layout: torch.memory_format, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    native = pytest.importorskip("lightsr_kernels.instance_norm_attention.native")
+    spec, (names, option) = SPECS[kind.partition(" ")[0]], OPTIONS[kind]
+    make = Make(torch.float64)
+    weights = weights_of(make, shape[1], 3, 3)
+    x, grad = make(*shape, offset=3.0).contiguous(memory_format=layout), make(*shape)
+    tensors, calls = [x, *(weights[name] for name in names)], []
+
+    def gradients(wanted: list[int]) -> tuple[Tensor, ...]:
+        inputs = [each.detach().requires_grad_(i in wanted) for i, each in enumerate(tensors)]
+        return torch.autograd.grad(call(spec, *inputs, option), [inputs[i] for i in wanted], grad)
+
+    whole = native.backward_together
+    for wanted in (list(range(len(tensors))), [0], [1], [len(names)]):
+        with monkeypatch.context() as patch:
+            patch.setattr(native, "backward_together", lambda *args: calls.append(args) or whole(*args))
+            together = gradients(wanted)
+        with monkeypatch.context() as patch:
+            patch.setattr(native, "backward_together", lambda *_: None)
+            apart = gradients(wanted)
+        for got, expected in zip(together, apart, strict=True):
+            torch.testing.assert_close(got, expected, rtol=1e-11, atol=1e-11 * float(expected.abs().max() + 1))
+    if why_not("cpu", spec, "cpu") is None:
+        assert calls

@@ -38,17 +38,31 @@ class ChannelNorm {
     if (p < block.count) pixels<1>(x, to, p, int(block.count - p));
   }
 
+  // Rows of x are far apart in memory, too many for the L1 cache to have one beside the other: they are copied into the
+  // buffer, where its numbers are as wide as what is computed with, and read there.
   template <int vectors, class... Part>
   void pixels(Rows<const T> x, const Operand<T>& to, int64_t p, Part... part) const {
+    constexpr bool copied = std::is_same_v<typename Numbers<T>::Factor, S>;
     const auto every = [](const auto& each) __attribute__((always_inline)) {
 #pragma GCC unroll 4
       for (int v = 0; v < vectors; ++v) each(v);
     };
-    const auto at = [=](int64_t c, int v) { return Vec<S>::load(x.at(c, p + v * size), part...); };
+    const auto at = [=](int64_t c, int v) {
+      if constexpr (copied)
+        return Vec<S>::load(to.numbers.at(c, p + v * size), part...);
+      else
+        return Vec<S>::load(x.at(c, p + v * size), part...);
+    };
     const Vec<S> share = Vec<S>::fill(S(1) / S(channels_)), zero = Vec<S>::fill(0);
     Vec<S> mean[vectors], squares[vectors], root[vectors];
     every([&](int v) { mean[v] = squares[v] = zero; });
-    for (int64_t c = 0; c < channels_; ++c) every([&](int v) { mean[v] = mean[v] + at(c, v); });
+    for (int64_t c = 0; c < channels_; ++c) {
+      every([&](int v) {
+        const Vec<S> value = Vec<S>::load(x.at(c, p + v * size), part...);
+        if constexpr (copied) value.store(to.numbers.at(c, p + v * size), part...);
+        mean[v] = mean[v] + value;
+      });
+    }
     every([&](int v) { mean[v] = mean[v] * share; });
     for (int64_t c = 0; c < channels_; ++c) {
       every([&](int v) {

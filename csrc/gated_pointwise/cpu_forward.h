@@ -103,25 +103,6 @@ class Middle {
   const Layer<T> skip_;
 };
 
-// The sigmoid, as exp of common/simd_math.h without results that are neither normal nor 0: a gate's last digits at
-// 1e-38 do not count.
-inline Vec<float> gate_of(Vec<float> x) {
-  using V = Vec<float>;
-  const auto number = [](float value) { return V::fill(value); };
-  const V round = number(0x1.8p23f), one = number(1);  // adding `round` leaves whole numbers only, in the last bits
-  x = max(number(-87.6f), min(number(88.7f), -x));     // the upper end is infinity
-  const V shifted = fma(x, number(1.44269504f), round), n = shifted - round;
-  const V r = fma(n, number(2.12194440e-4f), fma(n, number(-0.693359375f), x));
-  V q = fma(number(1.39505986e-3f), r, number(8.36895406e-3f));
-  q = fma(fma(fma(q, r, number(0.0416662060f)), r, number(0.166665182f)), r, number(0.5f));
-  const V::Bits whole = (V::Bits)shifted.v - (V::Bits)round.v;
-  const V power{(V::Raw)((whole + 127) << 23)};
-  return one / fma(fma(q, r * r, r) + one, power, one);
-}
-inline Vec<double> gate_of(Vec<double> x) {
-  return sigmoid(x);
-}
-
 // The paths a, b, c and the gate of a block, as products of n and of the gate's middle, and their bias.
 template <class T>
 struct Paths {
@@ -159,7 +140,7 @@ struct Paths {
     Values operator()(const std::array<V, count>& sums, int64_t row, int64_t column) const {
       const V zero = V::fill(0), six = V::fill(6);
       return {min(six, max(zero, sums[0] + a.at(row, column))), sums[1] + b.at(row, column),
-              sums[2] + c.at(row, column), gate_of(sums[3] + gate.at(row, column))};
+              sums[2] + c.at(row, column), sigmoid(sums[3] + gate.at(row, column))};
     }
   };
   Bias bias() const {

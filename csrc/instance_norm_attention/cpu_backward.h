@@ -7,6 +7,15 @@
 
 namespace lightsr::instance_norm_attention {
 
+// Without a gate planes know nothing of each other: each as a picture of one channel, whose pixels lie in one run.
+inline AffineBackward apart(AffineBackward call) {
+  if (!call.gate && !call.channels_last) {
+    call.n *= call.c;
+    call.c = 1;
+  }
+  return call;
+}
+
 // What backward reads of each pixel, for pixels of one picture from `first` on; without a gate, what changes nothing.
 template <class E>
 struct PixelMaps {

@@ -17,13 +17,17 @@ struct AttentionForward {
 
 void attention_forward_cpu(const AttentionForward&);
 
-// Backward of a norm alone: `affine` with sums and grad_x, and neither gate nor residual.
-struct NormBackward {
+// Backward where planes have factors: affine_sums, what follows from them for planes, affine_gradient. Centre, scale,
+// shift, constant and slope of `affine` are made here; its grad_x may be null.
+struct AttentionBackward {
   AffineBackward affine;
-  const double *mean, *variance;  // [N, C]
-  double eps;
+  Factors factors;
+  // Of the parameters that `factors` has, in its type; null where nobody wants them.
+  void *grad_norm_weight, *grad_norm_bias;  // [C]
+  void *grad_down_weight, *grad_down_bias;  // [hidden, C], [hidden]
+  void *grad_up_weight, *grad_up_bias;      // [C, hidden], [C]
 };
 
-void norm_backward_cpu(const NormBackward&);
+void attention_backward_cpu(const AttentionBackward&);
 
 }  // namespace lightsr

@@ -42,12 +42,12 @@ class FactorsPass {
  public:
   explicit FactorsPass(const Factors& call)
       : call_(call),
-        down_(call.down_weight, call.type, call.hidden * call.c),
-        down_bias_(call.down_bias, call.type, call.hidden),
-        up_(call.up_weight, call.type, call.c * call.hidden),
-        up_bias_(call.up_bias, call.type, call.c),
-        norm_weight_(call.norm_weight, call.type, call.c),
-        norm_bias_(call.norm_bias, call.type, call.c) {}
+        down(call.down_weight, call.type, call.hidden * call.c),
+        down_bias(call.down_bias, call.type, call.hidden),
+        up(call.up_weight, call.type, call.c * call.hidden),
+        up_bias(call.up_bias, call.type, call.c),
+        norm_weight(call.norm_weight, call.type, call.c),
+        norm_bias(call.norm_bias, call.type, call.c) {}
 
   void run() const {
     spread(call_.n, call_.n * call_.c * (call_.hidden + 64), [&](int64_t n) { picture(n); });
@@ -59,22 +59,28 @@ class FactorsPass {
       for (int64_t i = 0; i < c; ++i) plane(n, i, 1);
       return;
     }
+    double* gate = scratch<double>(2 * c + call_.hidden);
+    channel_gate(n, gate, gate + c, gate + 2 * c);
+    for (int64_t i = 0; i < c; ++i) plane(n, i, gate[i]);
+  }
+
+  // Of a picture the gate of each channel, what it reads of each, and the hidden numbers between.
+  void channel_gate(int64_t n, double* gate, double* statistic, double* hidden) const {
+    const int64_t c = call_.c;
     const double *mean = call_.mean + n * c, *variance = call_.variance + n * c;
-    double* statistic = scratch<double>(c + call_.hidden);
-    double* hidden = statistic + c;
     for (int64_t i = 0; i < c; ++i) {
       statistic[i] = mean[i];
       if (call_.statistic == Statistic::mean_and_deviation && variance[i] > 0) statistic[i] += std::sqrt(variance[i]);
     }
     for (int64_t r = 0; r < call_.hidden; ++r) {
-      double total = down_bias_.of(r, 0);
-      for (int64_t i = 0; i < c; ++i) total += double(down_[r * c + i]) * statistic[i];
+      double total = down_bias.of(r, 0);
+      for (int64_t i = 0; i < c; ++i) total += double(down[r * c + i]) * statistic[i];
       hidden[r] = total < 0 ? 0 : total;  // NaN stays
     }
     for (int64_t i = 0; i < c; ++i) {
-      double total = up_bias_.of(i, 0);
-      for (int64_t r = 0; r < call_.hidden; ++r) total += double(up_[i * call_.hidden + r]) * hidden[r];
-      plane(n, i, 1 / (1 + std::exp(-total)));
+      double total = up_bias.of(i, 0);
+      for (int64_t r = 0; r < call_.hidden; ++r) total += double(up[i * call_.hidden + r]) * hidden[r];
+      gate[i] = 1 / (1 + std::exp(-total));
     }
   }
 
@@ -84,9 +90,9 @@ class FactorsPass {
     E centre = 0;
     if (call_.norm) {
       const double mean = call_.mean[at];
-      scale *= norm_weight_.of(i, 1) / std::sqrt(call_.variance[at] + call_.eps);
+      scale *= norm_weight.of(i, 1) / std::sqrt(call_.variance[at] + call_.eps);
       centre = E(mean);
-      shift = gate * norm_bias_.of(i, 0) - scale * (mean - centre);
+      shift = gate * norm_bias.of(i, 0) - scale * (mean - centre);
     }
     static_cast<E*>(call_.centre)[at] = centre;
     static_cast<E*>(call_.scale)[at] = E(scale);
@@ -95,7 +101,9 @@ class FactorsPass {
 
  private:
   const Factors& call_;
-  const Numbers<E> down_, down_bias_, up_, up_bias_, norm_weight_, norm_bias_;
+
+ public:
+  const Numbers<E> down, down_bias, up, up_bias, norm_weight, norm_bias;
 };
 
 }  // namespace lightsr::instance_norm_attention

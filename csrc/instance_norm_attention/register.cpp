@@ -254,16 +254,36 @@ void affine_gradient(Tensor grad, Tensor x, MaybeTensor centre, MaybeTensor scal
 }
 
 #ifndef LIGHTSR_CUDA
-void norm_backward(Tensor grad, Tensor x, MaybeTensor centre, MaybeTensor scale, MaybeTensor shift, Tensor mean,
-                   Tensor variance, double eps, Tensor sums, Tensor grad_x) {
-  AffineBackward affine = backward_call(grad, x, centre, scale, shift, std::nullopt, std::nullopt);
-  STD_TORCH_CHECK(affine.centre && affine.scale, "centre and scale must be given");
-  const int64_t planes = affine.n * affine.c;
-  affine.sums = static_cast<double*>(const_cast<void*>(numbers(sums, x, 2 * planes, true, "sums")));
-  affine.grad_x = const_cast<void*>(picture(grad_x, x, affine.channels_last, "grad_x"));
-  const auto* means = static_cast<const double*>(numbers(mean, x, planes, true, "mean"));
-  const auto* variances = static_cast<const double*>(numbers(variance, x, planes, true, "variance"));
-  if (x.numel() > 0) norm_backward_cpu({affine, means, variances, eps});
+void gradients(Tensor grad, Tensor x, Tensor mean, Tensor variance, MaybeTensor norm_weight, MaybeTensor norm_bias,
+               MaybeTensor down_weight, MaybeTensor down_bias, MaybeTensor up_weight, MaybeTensor up_bias, double eps,
+               bool deviation, bool norm, bool residual, MaybeTensor gate, MaybeTensor pooled, MaybeTensor grad_pooled,
+               MaybeTensor share, MaybeTensor grad_x, MaybeTensor grad_norm_weight, MaybeTensor grad_norm_bias,
+               MaybeTensor grad_down_weight, MaybeTensor grad_down_bias, MaybeTensor grad_up_weight,
+               MaybeTensor grad_up_bias) {
+  STD_TORCH_CHECK(norm || down_weight, "there must be a norm or a channel gate");
+  const int64_t n = x.size(0), c = x.size(1);
+  const Tensor affine = torch::stable::new_empty(
+      x, {3, n, c}, x.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float);
+  AttentionBackward call{};
+  call.affine = backward_call(grad, x, std::nullopt, std::nullopt, std::nullopt, gate, pooled);
+  add_maps(call.affine, x, grad_pooled, share);
+  call.affine.residual = residual;
+  call.affine.grad_x =
+      grad_x ? const_cast<void*>(lightsr::picture(*grad_x, x, call.affine.channels_last, "grad_x")) : nullptr;
+  call.factors =
+      factors_call(numbers(mean, x, n * c, true, "mean"), numbers(variance, x, n * c, true, "variance"), affine,
+                   norm_weight, norm_bias, down_weight, down_bias, up_weight, up_bias, eps, deviation, norm);
+  const auto gradient = [&](const MaybeTensor& each, const MaybeTensor& of, const char* name) {
+    STD_TORCH_CHECK(!each || of, name, " has no parameter");
+    return each ? const_cast<void*>(parameter(each, *of, of->numel(), name)) : nullptr;
+  };
+  call.grad_norm_weight = gradient(grad_norm_weight, norm_weight, "grad_norm_weight");
+  call.grad_norm_bias = gradient(grad_norm_bias, norm_bias, "grad_norm_bias");
+  call.grad_down_weight = gradient(grad_down_weight, down_weight, "grad_down_weight");
+  call.grad_down_bias = gradient(grad_down_bias, down_bias, "grad_down_bias");
+  call.grad_up_weight = gradient(grad_up_weight, up_weight, "grad_up_weight");
+  call.grad_up_bias = gradient(grad_up_bias, up_bias, "grad_up_bias");
+  if (x.numel() > 0) attention_backward_cpu(call);
 }
 #endif
 
@@ -277,7 +297,7 @@ STABLE_TORCH_LIBRARY_IMPL(lightsr, CPU, m) {
 #endif
 #ifndef LIGHTSR_CUDA
   m.impl("instance_norm_attention_forward", TORCH_BOX(&lightsr::forward));
-  m.impl("instance_norm_attention_norm_backward", TORCH_BOX(&lightsr::norm_backward));
+  m.impl("instance_norm_attention_gradients", TORCH_BOX(&lightsr::gradients));
 #endif
   m.impl("instance_norm_attention_moments", TORCH_BOX(&lightsr::moments));
   m.impl("instance_norm_attention_factors", TORCH_BOX(&lightsr::factors));

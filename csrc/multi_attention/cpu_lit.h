@@ -11,25 +11,6 @@
 
 namespace lightsr::multi {
 
-// 1 / (1 + e^-x), the largest expense beside the products, in half the steps of simd_math.h's sigmoid: with y the power
-// of two, 2^y = 2^floor(y) 2^f, where f = y - floor(y) and 2^f is a polynomial fitted to 2e-9. What y is rounded by
-// makes results below 1/2 inexact by |x| 4e-8 of themselves; infinities and NaN come out right.
-template <class S>
-Vec<S> logistic(Vec<S> x) {
-#if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512VL__) && defined(__AVX512DQ__)
-  if constexpr (std::is_same_v<S, float>) {
-    using F = Vec<float>;
-    constexpr int down = 1;  // rounds to a whole number below
-    constexpr float terms[] = {0x1.461956p-10f, 0x1.3d28p-7f, 0x1.c685p-5f, 0x1.ebfd9ep-3f, 0x1.62e42ap-1f, 1};
-    const F one = F::fill(1), y = x * F::fill(-1.44269504f), f = {_mm512_reduce_ps(y.v, down)};
-    F power = F::fill(0x1.c72118p-13f);
-    for (float term : terms) power = fma(power, f, F::fill(term));
-    return one / (one + F{_mm512_scalef_ps(power.v, y.v)});
-  }
-#endif
-  return sigmoid(x);
-}
-
 // One branch's pixel attention.
 template <class T>
 class Lit {
@@ -60,7 +41,7 @@ class Lit {
     weight_.multiply(
         block, x, branch.channels, branch.channels,
         [=](Vec<S> value, int64_t row, int64_t column, auto... part) {
-          const Vec<S> s = logistic(value + bias.at(row, column)).kept();
+          const Vec<S> s = sigmoid(value + bias.at(row, column)).kept();
           each((Vec<S>::load(from.at(row, column), part...) * s).kept(), s, row, column, part...);
         },
         ahead);

@@ -5,7 +5,7 @@
 
 An op that lacks a part leaves it out: no norm and no channel gate, then y = x; no spatial filter, then out = y; no
 residual, then no x. Which backend runs the passes makes no difference here; the gradients of the numbers there are one
-of for every plane are plain PyTorch in float64 (plane_gradients.py).
+of for every plane are plain PyTorch in float64 (plane_gradients.py), where a backend has not all in one call.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from ..functional import dense, dense_as, empty_gradient, empty_result
 from .plane_gradients import plane_gradients
 
 Affine = tuple[Tensor | None, Tensor | None, Tensor | None]  # centre, scale, shift: wide [N, C]; None: 0, 1, 0
+Maps = tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]  # gate, pooled, grad_pooled, share
 OF_PLANES = ("norm_weight", "norm_bias", "down_weight", "down_bias", "up_weight", "up_bias")
 MOST_TAPS = 31  # a side, of depthwise_conv's kernels
 
@@ -30,7 +31,8 @@ class Passes(Protocol):
 
     What they return is new and dense, and never aliases an argument. x has at least one number. A backend may have two
     more, which are several in one call, or None where that cannot be: `together(x, parts, keep)`, `forward_keeping`,
-    and `norm_backward(grad, x, affine, mean, variance, eps)`, `affine_sums` and the gradient of x of a norm alone.
+    and `backward_together(grad, x, parts, mean, variance, (gate, pooled, grad_pooled, share), wants)`, from
+    `affine_sums` on, by name the gradients that are wanted of x and of what planes have.
     """
 
     def moments(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -122,11 +124,6 @@ class Parts:
     def has_planes(self) -> bool:
         """Whether y is another than x."""
         return self.norm or self.down_weight is not None
-
-    @property
-    def only_norm(self) -> bool:
-        """Whether out is y of a norm, of which planes know nothing of each other."""
-        return self.norm and self.down_weight is None and self.spatial_weight is None and not self.residual
 
     def of_planes(self, x: Tensor) -> dict[str, Tensor]:
         """The parameters that planes have, by name: contiguous, and all of one dtype, with the wide type of x's."""
@@ -234,58 +231,59 @@ def backward(
     grad, found = dense_as(grads[0], x), dict[str, Tensor]()
     if kept is None:
         kept = list(passes.moments(x)) if parts.has_planes else []
-    affine = _affine(passes, x, parts, kept)
 
-    gate = pooled = grad_pooled = share = None
+    gate = pooled = grad_pooled = share = affine = None
     if parts.spatial_weight is not None:
+        affine = _affine(passes, x, parts, kept)
         weight = parts.spatial_weight.to(wide(x.dtype)).reshape(2, 1, *parts.spatial_weight.shape[2:])
         pooled, gate = kept[-2:] if kept[2 * parts.has_planes :] else _maps(passes, x, affine, weight)
         grad_logit, share = passes.gate_gradient(grad, x, affine, gate, pooled)
         grad_pooled, found["spatial_weight"] = _filter_gradients(passes, grad_logit, pooled, weight, wants)
 
-    constant = slope = None
-    if parts.has_planes and wants != {"spatial_weight"}:
-        mean, variance = kept[:2]
-        if not parts.norm and gate is None:
-            # y = scale x: there is no centre in it, but sums of dy (x - centre) keep the digits that count.
-            centre = mean.to(wide(x.dtype))
-            affine = centre, affine[1], None if affine[1] is None else affine[1] * centre
-        both = _of_norm(passes, grad, x, affine, parts, mean, variance) if "x" in wants else None
-        if both is None:
-            sums = passes.affine_sums(grad, x, affine, gate, pooled, grad_pooled, share)
-        else:
-            sums, found["x"] = both
-        if wants - found.keys():
-            pixels = x.shape[2] * x.shape[3]
-            centre = torch.zeros_like(mean) if affine[0] is None else affine[0].double()
-            by_mean, by_variance, by_name = plane_gradients(
-                sums, mean, variance, centre, parts.of_planes(x), parts.eps, parts.statistic, parts.norm, pixels
-            )
-            found |= by_name
-            if parts.norm and pixels == 1 and affine[1] is not None:
-                affine = affine[0], torch.zeros_like(affine[1]), affine[2]
-            if "x" not in found:
-                slopes = 2 / pixels * by_variance
-                constant = (by_mean / pixels - slopes * (mean - centre)).to(wide(x.dtype))
-                slope = slopes.to(wide(x.dtype))
-    if "x" in wants and "x" not in found:
-        found["x"] = passes.affine_gradient(
-            grad, x, affine, gate, pooled, grad_pooled, share, parts.residual, constant, slope
-        )
+    maps = gate, pooled, grad_pooled, share
+    if not parts.has_planes:
+        if "x" in wants:
+            none = None, None, None
+            found["x"] = passes.affine_gradient(grad, x, none, *maps, parts.residual, None, None)
+    elif wants != {"spatial_weight"}:
+        together = getattr(passes, "backward_together", None)
+        of_planes = None if together is None else together(grad, x, parts, *kept[:2], maps, wants)
+        if of_planes is None:
+            of_planes = _of_planes(passes, grad, x, parts, kept, affine or _affine(passes, x, parts, kept), maps, wants)
+        found |= of_planes
     return [_own(found[name], value) for name, value in given.items() if name in wants]
 
 
-def _of_norm(
-    passes: Passes, grad: Tensor, x: Tensor, affine: Affine, parts: Parts, mean: Tensor, variance: Tensor
-) -> tuple[Tensor, Tensor] | None:
-    """The sums and the gradient of x in one call, where a norm is all there is and the backend can.
-
-    Not for one pixel: its gradient is 0, and what cancels there would leave a rounding.
-    """
-    norm_backward = getattr(passes, "norm_backward", None)
-    if norm_backward is None or not parts.only_norm or x.shape[2] * x.shape[3] == 1:
-        return None
-    return cast(tuple[Tensor, Tensor] | None, norm_backward(grad, x, affine, mean, variance, parts.eps))
+def _of_planes(
+    passes: Passes,
+    grad: Tensor,
+    x: Tensor,
+    parts: Parts,
+    kept: list[Tensor],
+    affine: Affine,
+    maps: Maps,
+    wants: set[str],
+) -> dict[str, Tensor]:
+    """`backward_together` out of passes."""
+    mean, variance = kept[:2]
+    if not parts.norm and maps[0] is None:
+        # y = scale x: there is no centre in it, but sums of dy (x - centre) keep the digits that count.
+        centre = mean.to(wide(x.dtype))
+        affine = centre, affine[1], None if affine[1] is None else affine[1] * centre
+    sums = passes.affine_sums(grad, x, affine, *maps)
+    pixels = x.shape[2] * x.shape[3]
+    centre = torch.zeros_like(mean) if affine[0] is None else affine[0].double()
+    by_mean, by_variance, found = plane_gradients(
+        sums, mean, variance, centre, parts.of_planes(x), parts.eps, parts.statistic, parts.norm, pixels
+    )
+    if "x" in wants:
+        if parts.norm and pixels == 1 and affine[1] is not None:  # the gradient is 0, and what cancels would not be
+            affine = affine[0], torch.zeros_like(affine[1]), affine[2]
+        slopes = 2 / pixels * by_variance
+        constant = (by_mean / pixels - slopes * (mean - centre)).to(wide(x.dtype))
+        slope = slopes.to(wide(x.dtype))
+        found["x"] = passes.affine_gradient(grad, x, affine, *maps, parts.residual, constant, slope)
+    return found
 
 
 def _maps(passes: Passes, x: Tensor, affine: Affine, weight: Tensor) -> tuple[Tensor, Tensor]:

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from ..depthwise_conv.native import convolve, weight_gradients
-from ..functional import empty_result
+from ..functional import empty_gradient, empty_result
 from ..native import raw_operator
 from . import compose
-from .compose import OF_PLANES, Affine, Parts, Passes, parts, wide
+from .compose import OF_PLANES, Affine, Maps, Parts, Passes, parts, wide
 
 __all__ = ["convolve", "weight_gradients"]
 
@@ -32,9 +32,12 @@ _forward = raw_operator(  # on the CPU alone
     "Tensor? down_bias, Tensor? up_weight, Tensor? up_bias, Tensor? spatial_weight, float eps, bool deviation, "
     "bool norm, bool residual, Tensor(a!)? moments, Tensor(b!)? pooled, Tensor(c!)? gate, Tensor(d!) out) -> ()"
 )
-_norm_backward = raw_operator(  # on the CPU alone
-    f"instance_norm_attention_norm_backward(Tensor grad, Tensor x, {_AFFINE}, Tensor mean, Tensor variance, float eps, "
-    "Tensor(a!) sums, Tensor(b!) grad_x) -> ()"
+_gradients = raw_operator(  # on the CPU alone
+    "instance_norm_attention_gradients(Tensor grad, Tensor x, Tensor mean, Tensor variance, Tensor? norm_weight, "
+    "Tensor? norm_bias, Tensor? down_weight, Tensor? down_bias, Tensor? up_weight, Tensor? up_bias, float eps, "
+    "bool deviation, bool norm, bool residual, Tensor? gate, Tensor? pooled, Tensor? grad_pooled, Tensor? share, "
+    "Tensor(a!)? grad_x, Tensor(b!)? grad_norm_weight, Tensor(c!)? grad_norm_bias, Tensor(d!)? grad_down_weight, "
+    "Tensor(e!)? grad_down_bias, Tensor(f!)? grad_up_weight, Tensor(g!)? grad_up_bias) -> ()"
 )
 _channel_pool = raw_operator(f"instance_norm_attention_channel_pool(Tensor x, {_AFFINE}, Tensor(a!) pooled) -> ()")
 _gated_affine = raw_operator(
@@ -149,15 +152,25 @@ def affine_gradient(
     return grad_x
 
 
-def norm_backward(
-    grad: Tensor, x: Tensor, affine: Affine, mean: Tensor, variance: Tensor, eps: float
-) -> tuple[Tensor, Tensor] | None:
-    """For a norm alone `affine_sums` and the gradient of x in one call, where there is one."""
+def backward_together(
+    grad: Tensor,
+    x: Tensor,
+    parts: Parts,
+    mean: Tensor,
+    variance: Tensor,
+    maps: Maps,
+    wants: set[str],
+) -> dict[str, Tensor] | None:
+    """The gradients wanted of x and of what planes have, in one call, where there is one."""
     if x.device.type != "cpu":
         return None
-    sums, grad_x = torch.empty((2, *x.shape[:2]), dtype=torch.float64), empty_result(x, x.shape[1])
-    _norm_backward(grad, x, *affine, mean, variance, eps, sums, grad_x)
-    return sums, grad_x
+    values = parts.of_planes(x)
+    found = {name: empty_gradient(each) for name, each in ({"x": x} | values).items() if name in wants}
+    options = parts.eps, parts.statistic == "mean+std", parts.norm, parts.residual
+    _gradients(
+        grad, x, mean, variance, *map(values.get, OF_PLANES), *options, *maps, *map(found.get, ("x", *OF_PLANES))
+    )
+    return found
 
 
 def _maps(x: Tensor, count: int) -> Tensor:
