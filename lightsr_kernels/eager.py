@@ -98,8 +98,9 @@ class _WithGradient(torch.autograd.Function):
         plain = not torch.is_grad_enabled() and any(each.numel() for each in grads) and is_plain(grads)
         if not any(flags):
             found = iter(())
-        elif plain and ctx.kept:
-            found = iter(ctx.kernels.backward(list(grads), flags, *args, kept=list(saved)))
+        elif plain and hasattr(ctx.kernels, "backward"):
+            kept = {"kept": list(saved)} if ctx.kept else {}
+            found = iter(ctx.kernels.backward(list(grads), flags, *args, **kept))
         else:
             found = iter(getattr(torch.ops.lightsr, f"{ctx.spec.name}_backward")(list(grads), flags, *args))
         each = (

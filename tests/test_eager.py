@@ -164,6 +164,19 @@ def test_nothing_is_kept_without_gradients(args: tuple[Any, ...]) -> None:
         eager.run(SPEC, Keeping(), args)
 
 
+def test_kernels_that_keep_nothing_have_their_own_backward_called(args: tuple[Any, ...]) -> None:
+    def backward(grads: list[Tensor], wanted: list[bool], *given: Any) -> list[Tensor]:
+        CALLS.append("backward")
+        return list(torch.ops.lightsr.depthwise_conv_backward(grads, wanted, *given))
+
+    out = eager.run(SPEC, SimpleNamespace(forward=forward, backward=backward), args)
+    inputs = [each for each in args if isinstance(each, Tensor)]
+    got = torch.autograd.grad(out.square().sum(), inputs)
+    assert CALLS == ["kernel", "backward"]
+    wanted = torch.autograd.grad(SPEC.op(*args).square().sum(), inputs)
+    assert all(torch.equal(one, other) for one, other in zip(got, wanted, strict=True))
+
+
 def test_the_operator_is_the_way_where_a_kept_backward_would_not_do(args: tuple[Any, ...]) -> None:
     kernels = Keeping()
     out = eager.run(SPEC, kernels, args)

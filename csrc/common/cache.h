@@ -26,14 +26,15 @@ inline int64_t cache_bytes() {
 }
 
 // Whether a result of so many numbers of type T goes past the caches, where its rows lie `step` numbers apart. In rows
-// that do not begin with a line, most vectors would be stored as ever, and their lines should have been asked for.
+// that do not begin with a line, most vectors would be stored as ever, and their lines should have been asked for. A
+// gradient does when half as large: a training step has more to keep, and goes through more before it reads that.
 template <class T>
-bool past_cache(int64_t numbers, int64_t step) {
+bool past_cache(int64_t numbers, int64_t step, [[maybe_unused]] bool gradient = false) {
 #ifdef LIGHTSR_PAST_CACHE
   return level::streams;  // all there are, for tests
 #else
   constexpr int64_t each = sizeof(T), line = 64;
-  return level::streams && numbers * each >= cache_bytes() / 4 && step * each % line == 0;
+  return level::streams && numbers * each >= cache_bytes() / (gradient ? 8 : 4) && step * each % line == 0;
 #endif
 }
 

@@ -96,7 +96,7 @@ class Finish {
         r_(call.shuffle),
         bias_(static_cast<const S*>(call.bias), call.outs, size),
         places_(call.outs),
-        past_(r_ == 1 && past_cache<S>(call.n * outs_ * h_ * w_, last ? outs_ : w_)) {
+        past_(r_ == 1 && past_cache<S>(call.n * outs_ * h_ * w_, last ? outs_ : w_, call.transpose)) {
     const int64_t each = last ? outs_ / (r_ * r_) : 1;  // from one enlarged pixel to the next
     for (int64_t out = 0; out < outs_; ++out) {
       const int64_t channel = out / (r_ * r_), y = out / r_ % r_, x = out % r_;

@@ -64,7 +64,7 @@ class Forward {
               static_cast<const S*>(call.gate),
               static_cast<const S*>(call.residual),
               static_cast<S*>(call.out),
-              !shared_lines && past_cache<S>(call.n * call.c * call.h * call.w, PerLane ? call.c : call.w)};
+              !shared_lines && past_cache<S>(call.n * call.c * call.h * call.w, PerLane ? call.c : call.w, call.flip)};
     plan();
   }
 

@@ -42,7 +42,7 @@ class Pixels {
               static_cast<const Value*>(call.gate),
               static_cast<const Value*>(call.residual),
               static_cast<Value*>(call.out),
-              lanes * sizeof(Value) >= 64 && past_cache<Value>(call.n * call.c * call.h * call.w, call.c)};
+              lanes * sizeof(Value) >= 64 && past_cache<Value>(call.n * call.c * call.h * call.w, call.c, call.flip)};
     segments = ((kh + 3 * R) * call.w * call.c * int64_t(sizeof(Value)) + near_bytes - 1) / near_bytes;
     int64_t wanted = 4 * torch::stable::get_num_threads();
     auto tasks = [&] { return call.n * phases * segments * ((rows + band_rows - 1) / band_rows); };

@@ -107,7 +107,7 @@ class Backward {
     const Rows<F> to = buffers.grad.numbers;
     const ChannelSums<S> sums = buffers.sums;
     const Vec<S> gain = all_.residual_gain;
-    const bool past = past_cache<T>(call_.n * call_.pixels * outs, all_.planes ? call_.pixels : outs);
+    const bool past = past_cache<T>(call_.n * call_.pixels * outs, all_.planes ? call_.pixels : outs, true);
     sums.clear(outs);
     block.every<S>(outs, [=](int64_t row, int64_t column, auto... part) {
       const Vec<S> value = Vec<S>::load(grad.at(row, column), part...);
@@ -133,7 +133,7 @@ class Backward {
     const Rows<T> to = block.of<T>(back_.grad_part[k], call_.channels[k], call_.pixels);
     const T* map = all_.map(block, k);
     const bool planes = all_.planes;
-    const bool past = past_cache<T>(call_.n * call_.pixels * call_.in, planes ? call_.pixels : call_.channels[k]);
+    const bool past = past_cache<T>(call_.n * call_.pixels * call_.in, planes ? call_.pixels : call_.channels[k], true);
     block.every<S>(call_.channels[k], [=](int64_t row, int64_t column, auto... part) {
       Vec<S> value = Vec<S>::load(q.at(row, column), part...);
       if (map) value = value * Parameters<T>::factor(planes, map, row, column, part...);

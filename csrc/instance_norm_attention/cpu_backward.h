@@ -321,7 +321,7 @@ class AffineGradientPass : BackwardPass<E, S, last> {
     const int64_t groups = last ? count : size_.c, length = last ? size_.c : count;
     const bool residual = call_.residual, sloped = call_.slope;  // 0 times infinity would be NaN
     S* to = static_cast<S*>(call_.grad_x);
-    const bool past = size_.template past_cache<S>(last);
+    const bool past = size_.template past_cache<S>(last, true);
     each_run<gated && !last>(groups, [&](int64_t group, auto... j) {
       constexpr int many = sizeof...(j);
       const GradientRun<E, last, gated> runs[] = {

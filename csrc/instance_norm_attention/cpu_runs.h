@@ -98,8 +98,8 @@ struct Pictures {
   int64_t n, c, h, w, pixels;
   int64_t numbers() const { return n * c * pixels; }
   template <class S>
-  bool past_cache(bool last) const {
-    return lightsr::past_cache<S>(numbers(), last ? c : pixels);
+  bool past_cache(bool last, bool gradient = false) const {
+    return lightsr::past_cache<S>(numbers(), last ? c : pixels, gradient);
   }
   // Of a channel's first pixel and of a pixel's first channel.
   int64_t plane(int64_t picture, int64_t channel) const { return (picture * c + channel) * pixels; }

@@ -92,7 +92,7 @@ class MixBackward {
           sums.store(m.at(row, column), part...);
         },
         &ahead);
-    const bool past = past_cache<T>(call_.n * call_.pixels * c, planes_ ? call_.pixels : c);
+    const bool past = past_cache<T>(call_.n * call_.pixels * c, planes_ ? call_.pixels : c, true);
     const Gate gate{block.of<T>(call_.x, c, call_.pixels),      at.m,    at.v.numbers, out_ ? at.y.numbers : Rows<F>{},
                     block.of<T>(call_.grad_x, c, call_.pixels), at.of_v, past};
     if (out_) {

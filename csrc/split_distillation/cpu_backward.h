@@ -152,7 +152,7 @@ class Backward {
             picture(back_.grad_x),
             picture(back_.grad_residual),
             sums.from_channel(first),
-            past_cache<T>(call_.n * call_.pixels * call_.c, all_.planes ? call_.pixels : call_.c)};
+            past_cache<T>(call_.n * call_.pixels * call_.c, all_.planes ? call_.pixels : call_.c, true)};
   }
 
   void block(const Block& block, const Buffers& buffers, double* to, const int64_t* at, Ahead& ahead) const {

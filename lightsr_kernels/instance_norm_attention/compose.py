@@ -320,6 +320,7 @@ def _filter_gradients(
 
 def _own(value: Tensor, like: Tensor) -> Tensor:
     """`value` dense in the dtype and layout of its argument."""
-    if value.dtype == like.dtype and value.shape == like.shape and value.stride() == empty_gradient(like).stride():
+    same = value.dtype == like.dtype and value.shape == like.shape
+    if same and (value.stride() == like.stride() or value.stride() == empty_gradient(like).stride()):
         return value
     return empty_gradient(like).copy_(value.reshape(like.shape))
