@@ -71,7 +71,8 @@ def _of_tensors(value: Any) -> bool:
 class _WithGradient(torch.autograd.Function):
     """What `register` gives the operator, at a fraction of the cost.
 
-    A backend that has `forward_keeping` also hands over what it computed on the way, for its own backward to take.
+    A backend that has `forward_keeping` also hands over what it computed on the way, for its own backward to take. The
+    gradients are computed by the backend of the result, whichever is asked for by then.
     """
 
     @staticmethod

@@ -150,7 +150,7 @@ def test_bits_do_not_depend_on_threads(op: str, layout: torch.memory_format) -> 
     torch.manual_seed(0)
     before = torch.get_num_threads()
     try:
-        for shape in ((6, 5, 50, 60), (1, 33, 90, 110), (3, 40, 40, 41)):
+        for shape in ((6, 5, 50, 60), (1, 33, 90, 110), (3, 40, 40, 41), (1, 2, 100, 90)):
             args = [torch.randn(shape).contiguous(memory_format=layout), *others_of(op, shape[1])]
             found = []
             for threads in (1, 2, 3):
@@ -207,12 +207,16 @@ AffineBackward = structure(
     *["grad", "x", *AFFINE, "gate", "pooled", "grad_pooled", "grad_logit", "share", WHETHER],
     *["constant", "slope", "sums", "grad_x", "workspace"],
 )
+Gradients = structure(
+    *[("affine", AffineBackward), ("factors", Factors), *(f"grad_{name}" for name in PARAMETERS)], sizes=False
+)
 CALLS = {
     "moments": Moments,
     "factors": Factors,
     "channel_pool": ChannelPool,
     "gated_affine": GatedAffine,
     **dict.fromkeys(("gate_gradient", "affine_sums", "affine_gradient"), AffineBackward),
+    "attention_backward": Gradients,
 }
 NAMES = {
     "moments": "Moments",
@@ -220,6 +224,7 @@ NAMES = {
     "channel_pool": "ChannelPool",
     "gated_affine": "GatedAffine",
     **dict.fromkeys(("gate_gradient", "affine_sums", "affine_gradient"), "AffineBackward"),
+    "attention_backward": "AttentionBackward",
 }
 
 
@@ -254,10 +259,13 @@ class Level:
             del pointers["found"]
             pointers |= {key: three[i].data_ptr() for i, key in enumerate(AFFINE)}
         getattr(self.library, name)(ctypes.byref(CALLS[name](type=DTYPES.index(x.dtype), **plain, **pointers)))
-        for each in written.values():
+        self.check_around(written)
+        return list(written.values())
+
+    def check_around(self, written: dict[str, Tensor]) -> None:
+        for name, each in written.items():
             memory = each.as_strided((each.numel() + 66,), (1,), 0)
             assert memory[:33].isnan().all() and memory[-33:].isnan().all(), name
-        return list(written.values())
 
     def moments(self, x: Tensor) -> tuple[Tensor, Tensor]:
         (both,) = self.run("moments", x, {"x": x}, {"found": torch.full((2, *x.shape[:2]), 7.0, dtype=torch.float64)})
@@ -316,6 +324,38 @@ class Level:
         return torch.nn.grad.conv2d_weight(x, shape, grad, padding=size[0] // 2, groups=x.shape[1]), None
 
 
+class Together(Level):
+    """With the whole of backward in one call."""
+
+    def backward_together(
+        self, grad: Tensor, x: Tensor, parts: compose.Parts, mean: Tensor, variance: Tensor, maps: Any, wants: set[str]
+    ) -> dict[str, Tensor]:
+        values = parts.of_planes(x)
+        n, c, h, w = x.shape
+        of_x = {"grad": grad, "x": x, **dict(zip(("gate", "pooled", "grad_pooled", "share"), maps, strict=True))}
+        read = {name: self.place(each) for name, each in of_x.items() if each is not None}
+        planes = {name: self.place(each) for name, each in {"mean": mean, "variance": variance, **values}.items()}
+        three = self.place(torch.full((3, n, c), 7.0, dtype=compose.wide(x.dtype)))
+        written = {name: self.place(torch.full_like(each, 7)) for name, each in values.items() if name in wants}
+        grad_x = self.place(torch.full_like(x, 7))
+        affine = AffineBackward(
+            **{"type": DTYPES.index(x.dtype), "channels_last": layout_of(x) == torch.channels_last},
+            **{"n": n, "c": c, "h": h, "w": w, "residual": parts.residual},
+            **{name: each.data_ptr() for name, each in ({"grad_x": grad_x} | read).items()},
+        )
+        hidden = 0 if parts.down_weight is None else len(parts.down_weight)
+        factors = Factors(
+            **{"type": DTYPES.index(x.dtype), "n": n, "c": c, "hidden": hidden, "norm": parts.norm, "eps": parts.eps},
+            **{"statistic": parts.statistic == "mean+std"},
+            **{name: each.data_ptr() for name, each in planes.items()},
+            **{name: three[i].data_ptr() for i, name in enumerate(AFFINE)},
+        )
+        grads = {f"grad_{name}": each.data_ptr() for name, each in written.items()}
+        self.library.attention_backward(ctypes.byref(Gradients(affine=affine, factors=factors, **grads)))
+        self.check_around({"three": three, "x": grad_x} | written)
+        return ({"x": grad_x} if "x" in wants else {}) | written
+
+
 def named(affine: compose.Affine) -> dict[str, Tensor | None]:
     return dict(zip(AFFINE, affine, strict=True))
 
@@ -358,8 +398,9 @@ def test_every_level(level: Level, op: str, layout: torch.memory_format, dtype: 
         out = compose.forward(passes, x, parts)
         weights = torch.randn(out.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64).to(dtype)
         tensors = sum(isinstance(each, Tensor) for each in others) + 1
-        found = [out, *compose.backward(passes, [weights], [True] * tensors, x, parts)]
         unit = {torch.float64: 1e-12, torch.float32: 1e-5}.get(dtype, 0.05 * torch.finfo(dtype).eps)
-        for index, (mine, plain, right) in enumerate(zip(found, eager, exact, strict=True)):
-            error, allowed = (mine.double() - right).norm(), (plain.double() - right).norm()
-            assert error <= 1.25 * allowed + unit * (1 + right.norm()), (shape, index)
+        for backward in (passes, cast(compose.Passes, Together(level.library))):
+            found = [out, *compose.backward(backward, [weights], [True] * tensors, x, parts)]
+            for index, (mine, plain, right) in enumerate(zip(found, eager, exact, strict=True)):
+                error, allowed = (mine.double() - right).norm(), (plain.double() - right).norm()
+                assert error <= 1.25 * allowed + unit * (1 + right.norm()), (shape, index)

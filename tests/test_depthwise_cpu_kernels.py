@@ -218,6 +218,24 @@ def test_gelu_keeps_its_lower_tail(kernels: ctypes.CDLL) -> None:
     assert ((got.double() - expected).abs() <= step * expected.abs() + 1e-43).all()
 
 
+@pytest.mark.parametrize("activation", ["sigmoid", "silu"])
+def test_sigmoid_and_silu_to_their_ends(kernels: ctypes.CDLL, activation: str) -> None:
+    ends = torch.tensor([88.3, 88.4, 88.7, 88.8, 90.0, 104.0, 1e38, float("inf")])
+    x = torch.cat([torch.linspace(-90, 90, 9001), ends, -ends, torch.tensor([float("nan"), 0.0])])
+    got = run_forward(kernels, x.view(1, 1, 1, -1), torch.ones(1, 1, 1, 1), (1, 1), False, activation=activation)
+    expected = activate(x.double(), activation, 0.0)
+    off, step = (got.flatten().double() - expected).abs(), torch.finfo(torch.float32).eps
+    if activation == "silu":  # to a few units of the last place while results are normal numbers
+        assert torch.equal(got.flatten().isnan(), expected.isnan())
+        off, expected = off[expected.isfinite()], expected[expected.isfinite()]
+        assert (off <= 4 * step * expected.abs() + 2e-36).all()
+    else:
+        infinite, minus, nan = (got.flatten()[place].item() for place in (-11, -3, -2))
+        assert (infinite, minus) == (1, 0) and nan != nan
+        keep = ~expected.isnan()
+        assert (off[keep] <= 2e-8 + step * expected[keep]).all()
+
+
 @pytest.mark.parametrize("channels_last", [False, True], ids=["nchw", "nhwc"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
 def test_infinity_stays_within_reach(kernels: ctypes.CDLL, dtype: torch.dtype, channels_last: bool) -> None:

@@ -191,13 +191,13 @@ def test_gradient_stays_finite_next_to_constant() -> None:
         assert x.grad.isfinite().all(), size
 
 
-# Of a few channels and of one; planes and pictures that fit a cache and such that do not; more of them than threads and
-# fewer; one pixel.
+# Of a few channels and of one; planes and pictures that fit a cache and such that do not; one pixel.
 SHAPES = ((2, 3, 9, 7), (1, 1, 40, 50), (5, 2, 1, 2), (1, 2, 300, 310), (6, 4, 70, 80), (3, 2, 1, 1))
 OPTIONS = {
     "instance_norm": [("norm_weight", "norm_bias"), 1e-5],
     "channel_attention": [("down_weight", "down_bias", "up_weight", "up_bias"), "mean+std"],
     "channel_attention by the mean": [("down_weight", "down_bias", "up_weight", "up_bias"), "mean"],
+    "channel_attention without biases": [("down_weight", None, "up_weight", None), "mean+std"],
     "instance_norm_attention": [NAMES, 1e-5],
 }
 
@@ -213,14 +213,15 @@ def test_gradients_in_one_call_are_those_of_the_passes(
     make = Make(torch.float64)
     weights = weights_of(make, shape[1], 3, 3)
     x, grad = make(*shape, offset=3.0).contiguous(memory_format=layout), make(*shape)
-    tensors, calls = [x, *(weights[name] for name in names)], []
+    tensors, calls = {"x": x} | {name: weights[name] for name in names if name}, []
 
-    def gradients(wanted: list[int]) -> tuple[Tensor, ...]:
-        inputs = [each.detach().requires_grad_(i in wanted) for i, each in enumerate(tensors)]
-        return torch.autograd.grad(call(spec, *inputs, option), [inputs[i] for i in wanted], grad)
+    def gradients(wanted: list[str]) -> tuple[Tensor, ...]:
+        inputs = {name: each.detach().requires_grad_(name in wanted) for name, each in tensors.items()}
+        out = call(spec, *(inputs.get(name) for name in ("x", *names)), option)
+        return torch.autograd.grad(out, [inputs[name] for name in wanted], grad)
 
     whole = native.backward_together
-    for wanted in (list(range(len(tensors))), [0], [1], [len(names)]):
+    for wanted in (list(tensors), ["x"], *([name] for name in tensors if name not in ("x", "spatial_weight"))):
         with monkeypatch.context() as patch:
             patch.setattr(native, "backward_together", lambda *args: calls.append(args) or whole(*args))
             together = gradients(wanted)

@@ -27,7 +27,8 @@ inline int64_t cache_bytes() {
 
 // Whether a result of so many numbers of type T goes past the caches, where its rows lie `step` numbers apart. In rows
 // that do not begin with a line, most vectors would be stored as ever, and their lines should have been asked for. A
-// gradient does when half as large: a training step has more to keep, and goes through more before it reads that.
+// gradient does when half as large: a training step goes through more before it reads that, and so instance_norm's in
+// 16 bits takes 0.8 of the time.
 template <class T>
 bool past_cache(int64_t numbers, int64_t step, [[maybe_unused]] bool gradient = false) {
 #ifdef LIGHTSR_PAST_CACHE

@@ -36,6 +36,10 @@ template <int k>
 struct OneOn {
   static constexpr int at(int i, int size) { return i + 1 < size ? i + 1 : size + k; }
 };
+// The last lane of a, and the lanes of b but its last.
+struct OneBack {
+  static constexpr int at(int i, int size) { return size - 1 + i; }
+};
 
 // A square of numbers, number i of vector j and number j of vector i having changed places: as log2(size) rounds, each
 // of which brings the vectors of both halves together by turns.

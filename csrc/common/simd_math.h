@@ -1,5 +1,5 @@
-// The activations on vectors. In float32 by polynomials, with errors of a few units in the last place; in float64 by
-// the standard library, lane by lane.
+// The activations on vectors. In float32 by polynomials, with errors of a few units in the last place, but for sigmoid;
+// in float64 by the standard library, lane by lane.
 #pragma once
 
 #include <cmath>
@@ -37,10 +37,10 @@ inline Vec<double> exp(Vec<double> x) {
   return each_lane(x, [](double value) { return std::exp(value); });
 }
 
-// 1 + e^-x, where what e^-x is off by at 1e-38 does not count. Where the machine takes powers of two, e^-x = 2^y is
-// 2^floor(y) 2^f with f = y - floor(y), and 2^f a polynomial fitted to 2e-9; what y is rounded by makes it inexact by
-// |x| 4e-8 of itself, so that the sigmoid is off by 1.2e-8 at the most. Infinities and NaN come out right.
-inline Vec<float> one_and_exp_minus(Vec<float> x) {
+// Off by less than 2e-8 beside what 1 + e^-x and the quotient are rounded by; of what is near 0 the last digits do not
+// count, and results below 2^-126 may be 0. Where the machine takes powers of two, e^-x = 2^y is 2^floor(y) 2^f with
+// f = y - floor(y), and 2^f a polynomial fitted to 2e-9: half the steps of exp. Infinities and NaN come out right.
+inline Vec<float> sigmoid(Vec<float> x) {
   using F = Vec<float>;
   const auto number = [](float value) { return F::fill(value); };
   const F one = number(1);
@@ -49,7 +49,7 @@ inline Vec<float> one_and_exp_minus(Vec<float> x) {
     const F y = x * number(-1.44269504f), f{level::above_whole(y.v)};
     F power = number(0x1.c72118p-13f);
     for (float term : terms) power = fma(power, f, number(term));
-    return one + F{level::times_power(power.v, y.v)};
+    return one / (one + F{level::times_power(power.v, y.v)});
   }
   const F round = number(0x1.8p23f);                // as in exp
   x = max(number(-87.6f), min(number(88.7f), -x));  // the upper end is infinity
@@ -58,15 +58,10 @@ inline Vec<float> one_and_exp_minus(Vec<float> x) {
   F q = fma(number(1.39505986e-3f), r, number(8.36895406e-3f));
   q = fma(fma(fma(q, r, number(0.0416662060f)), r, number(0.166665182f)), r, number(0.5f));
   const F::Bits whole = (F::Bits)shifted.v - (F::Bits)round.v;
-  return fma(fma(q, r * r, r) + one, F{(F::Raw)((whole + 127) << 23)}, one);
+  return one / fma(fma(q, r * r, r) + one, F{(F::Raw)((whole + 127) << 23)}, one);
 }
-inline Vec<double> one_and_exp_minus(Vec<double> x) {
-  return Vec<double>::fill(1) + exp(-x);
-}
-
-template <class T>
-inline Vec<T> sigmoid(Vec<T> x) {
-  return Vec<T>::fill(1) / one_and_exp_minus(x);
+inline Vec<double> sigmoid(Vec<double> x) {
+  return Vec<double>::fill(1) / (Vec<double>::fill(1) + exp(-x));
 }
 
 // x P(N <= x) with N normal. P(N <= -a) for a >= 0 is exp(-a^2 / 2) g(a), where g is a polynomial in 1 / (1 + 0.26 a)
@@ -108,7 +103,7 @@ inline Vec<T> activate(Vec<T> x, Activation activation, Vec<T> negative_slope) {
     case Activation::gelu:
       return gelu(x);
     case Activation::silu:
-      return x / one_and_exp_minus(x);
+      return x / (Vec<T>::fill(1) + exp(-x));
     case Activation::sigmoid:
       return sigmoid(x);
     case Activation::none:

@@ -2,6 +2,8 @@
 // then along its rows.
 #pragma once
 
+#include <algorithm>
+
 #include "../common/shuffle.h"
 
 namespace lightsr::dense {
@@ -39,16 +41,26 @@ void transform_down(const V (&d)[4], V (&t)[4]) {
 }
 
 // A vector for each place of tiles that lie beside each other, from their four rows of pixels; what belongs to a place
-// goes to to[place * step]. Rows are read up to three vectors from the last vector of tiles' first pixel on; what lies
-// there past the tiles is put to no use.
+// goes to to[place * step]. Rows have so many pixels, and zeros behind them; with `before` a zero in front of them.
 template <class E, class S>
-void transform_rows(const S* const (&rows)[4], int64_t tiles, E* to, int64_t step) {
+void transform_rows(const S* const (&rows)[4], int64_t pixels, bool before, int64_t tiles, E* to, int64_t step) {
   using V = Vec<E>;
   constexpr int size = V::size;
   const auto load = [&](int64_t at, V(&t)[4]) {
     V d[4];
+    const int64_t first = before && at > 0 ? at - 1 : at, left = pixels - first;
+    if (left >= size) {
 #pragma GCC unroll 4
-    for (int i = 0; i < 4; ++i) d[i] = V::load(rows[i] + at);
+      for (int i = 0; i < 4; ++i) d[i] = V::load(rows[i] + first);
+    } else {
+      const int some = static_cast<int>(std::max<int64_t>(left, 0));
+#pragma GCC unroll 4
+      for (int i = 0; i < 4; ++i) d[i] = V::load(rows[i] + first, some);
+    }
+    if (before && at == 0) {
+#pragma GCC unroll 4
+      for (int i = 0; i < 4; ++i) d[i] = shuffled<OneBack>(V::fill(0), d[i]);
+    }
     transform_down(d, t);
   };
   V first[4], second[4], next[4];

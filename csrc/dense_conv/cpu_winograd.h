@@ -34,8 +34,6 @@ class Winograd {
   static constexpr int64_t wide = (product_vectors * size + unit - 1) / unit * unit;
   static constexpr int64_t line = per_line<E>;
   static constexpr int64_t row_step = 2 * wide + line;
-  // Channels that are copied before they are transformed: what was just stored cannot be loaded across its edges.
-  static constexpr int64_t together = 4;
   static constexpr int64_t zeros = 2 * wide + 3 * size;  // a row outside the picture
 
  public:
@@ -51,8 +49,7 @@ class Winograd {
         in_place_(round_up_odd(ins_ * wide, line)),
         out_place_(round_up_odd(outs_ * wide, line)),
         row_room_(last ? (End::all_channels ? 2 * wide : 2) * outs_ : row_step),
-        room_(std::max<int64_t>(2 * row_room_ * (!last && End::all_channels ? outs_ : 1),
-                                last ? 0 : 4 * together * 3 * size)),
+        room_(2 * row_room_ * (!last && End::all_channels ? outs_ : 1)),
         factor_place_(round_up_odd(ins_ * outs_, line)),
         factors_(places * factor_place_),
         zeros_(last ? 0 : zeros) {
@@ -74,7 +71,7 @@ class Winograd {
     E* rows = arena.take<E>(room_);
     char* more = arena.take<char>(0);
     if (end - begin < wide) std::fill_n(pixels, places * in_place_, E(0));
-    every_run(begin, end, rows_, columns_, [&](const Run& run) { take(run, pixels, rows); });
+    every_run(begin, end, rows_, columns_, [&](const Run& run) { take(run, pixels); });
     Ahead ahead;
     every_run(begin, end, rows_, columns_,
               [&](const Run& run) { every_row(run, [&](int64_t, const Run& row) { end_.add_results(row, ahead); }); });
@@ -110,7 +107,7 @@ class Winograd {
   const S* picture(int64_t n) const { return static_cast<const S*>(call_.x) + n * call_.c * call_.h * call_.w; }
 
   // The transformed pixels of a run of tiles.
-  void take(const Run& run, E* pixels, E* rows) const {
+  void take(const Run& run, E* pixels) const {
     const int64_t y = 2 * run.y - 1, x = 2 * run.x - 1;
     if constexpr (last) {
       const S* from = picture(run.n);
@@ -126,51 +123,12 @@ class Winograd {
         transform_pixels<E, S>(pixel, call_.c, pixels + (run.at + tile) * ins_, in_place_);
       }
     } else {
-      // Rows are read where they lie, but for tiles at either side of the picture, which need zeros beside them.
-      const int64_t inside = x < 0 ? std::min<int64_t>(size, run.count) : 0;
-      int64_t outside = run.count;
-      while (outside > inside && !readable(run, outside)) outside = std::max(inside, (outside - 1) / size * size);
-      const int64_t area = call_.h * call_.w;
-      for (int64_t first = 0; first < call_.c; first += together) {
-        const int64_t some = std::min(together, call_.c - first);
-        const S* from = picture(run.n) + first * area;
-        E* to = pixels + first * wide + run.at;
-        take_copied(from, some, y, x, 0, inside, to, rows);
-        for (int64_t i = 0; i < some && inside < outside; ++i) {
-          const S* row[4];
-          for (int k = 0; k < 4; ++k) {
-            const bool none = y + k < 0 || y + k >= call_.h;
-            row[k] = none ? zeros_.data() : from + i * area + (y + k) * call_.w + x + 2 * inside;
-          }
-          transform_rows<E, S>(row, outside - inside, to + i * wide + inside, in_place_);
-        }
-        take_copied(from, some, y, x, outside, run.count, to, rows);
-      }
-    }
-  }
-
-  // Whether transform_rows can read the rows of a run's first tiles: no tile's pixels are beside the picture, and what
-  // it loads without need is still memory of x.
-  bool readable(const Run& run, int64_t tiles) const {
-    const int64_t x = 2 * run.x - 1, area = call_.h * call_.w, row = std::min(2 * run.y + 2, call_.h - 1);
-    const int64_t end = x + (tiles - 1) / size * size * 2 + 3 * size;  // column after the last one loaded
-    const int64_t left = (call_.n - run.n) * call_.c * area - (call_.c - 1) * area - row * call_.w;
-    return x + 2 * tiles + 2 <= call_.w && end <= left;
-  }
-
-  // The same from copies of the rows, of a few channels at a time.
-  void take_copied(const S* from, int64_t channels, int64_t y, int64_t x, int64_t begin, int64_t end, E* to,
-                   E* rows) const {
-    for (int64_t tile = begin; tile < end; tile += size) {
-      const int64_t tiles = std::min<int64_t>(size, end - tile);
-      for (int64_t i = 0; i < 4 * channels; ++i) {
-        padded_row(from + i / 4 * call_.h * call_.w, call_, 1, y + i % 4, x + 2 * tile, 2 * tiles + 2,
-                   rows + i * 3 * size);
-      }
-      for (int64_t i = 0; i < channels; ++i) {
-        const E* copy = rows + 4 * i * 3 * size;
-        const E* const row[4] = {copy, copy + 3 * size, copy + 6 * size, copy + 9 * size};
-        transform_rows<E, E>(row, tiles, to + i * wide + tile, in_place_);
+      const int64_t begin = std::max<int64_t>(x, 0), area = call_.h * call_.w;
+      const S* from = picture(run.n) + y * call_.w + begin;
+      for (int64_t i = 0; i < call_.c; ++i, from += area) {
+        const S* row[4];
+        for (int k = 0; k < 4; ++k) row[k] = y + k < 0 || y + k >= call_.h ? zeros_.data() : from + k * call_.w;
+        transform_rows<E, S>(row, call_.w - begin, x < 0, run.count, pixels + i * wide + run.at, in_place_);
       }
     }
   }

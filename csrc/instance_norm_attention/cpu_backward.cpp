@@ -1,8 +1,8 @@
 // instance_norm_attention and its relatives on the CPU, backward.
 //
 // The floor is what has to be moved: grad and x are read for the gradient of the gate, then for the sums over planes,
-// then for the gradient of x, which is written; where planes or pictures fit a cache, some of these are
-// readings of it (cpu_backward_all.h).
+// then for the gradient of x, which is written. Of planes or pictures that fit a cache the last two readings are one
+// (cpu_backward_all.h).
 #include "cpu_backward_all.h"
 
 namespace lightsr {

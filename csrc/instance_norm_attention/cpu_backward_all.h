@@ -53,7 +53,7 @@ class WholeBackwardPass {
   }
 
  private:
-  static constexpr int64_t cached = 1 << 20;  // bytes of a picture of grad and of x
+  static constexpr int64_t cached = 1 << 20;  // bytes of a picture of grad and x; of a plane of them half
 
   AffineBackward with_factors(bool gradient) {
     AffineBackward affine = call_.affine;
@@ -68,21 +68,19 @@ class WholeBackwardPass {
     return apart(affine);
   }
 
-  // y = scale x has no centre, but sums of dy (x - centre) keep the digits that count.
+  // y = scale x has no centre, but sums of dy (x - centre) keep the digits that count. Without a gate nothing reads y.
   bool centred() const { return !call_.factors.norm && !call_.affine.gate; }
   void take_centres() {
-    for (int64_t i = 0; i < planes_; ++i) {
-      const E centre = E(call_.factors.mean[i]);
-      static_cast<E*>(call_.factors.centre)[i] = centre;
-      static_cast<E*>(call_.factors.shift)[i] = static_cast<E*>(call_.factors.scale)[i] * centre;
-    }
+    E* centres = static_cast<E*>(call_.factors.centre);
+    for (int64_t i = 0; i < planes_; ++i) centres[i] = E(call_.factors.mean[i]);
   }
 
   // Gradients by a plane's mean, variance and channel gate, and what the norm's parameters take from them.
   struct OfPlane {
     double mean = 0, variance = 0, gate = 0, norm_weight = 0, norm_bias = 0;
   };
-  OfPlane of_plane(int64_t i, double gate) const {
+  // Not inlined, and so the same bits whoever calls: the compiler chooses which product goes into which sum.
+  __attribute__((noinline)) OfPlane of_plane(int64_t i, double gate) const {
     const int64_t c = i % size_.c;
     const double grad = found_[i], by_centred = found_[planes_ + i];  // sums of dy and of dy (x - centre)
     const double centre = static_cast<const E*>(call_.factors.centre)[i], apart = call_.factors.mean[i] - centre;
@@ -102,7 +100,7 @@ class WholeBackwardPass {
     return found;
   }
 
-  void put(int64_t i, const OfPlane& by) {
+  __attribute__((noinline)) void put(int64_t i, const OfPlane& by) {
     const double pixels = double(size_.pixels), slope = 2 / pixels * by.variance;
     const double apart = call_.factors.mean[i] - double(static_cast<const E*>(call_.factors.centre)[i]);
     constant_[i] = E(by.mean / pixels - slope * apart);
@@ -153,14 +151,16 @@ class WholeBackwardPass {
 
   // All pictures added up, in order.
   void parameters() const {
-    const int64_t c = size_.c, hidden = call_.factors.down_weight ? call_.factors.hidden : 0;
-    std::vector<double> norm_weight(c), norm_bias(c), down(hidden * c), down_bias(hidden), up(c * hidden), up_bias(c);
+    const int64_t c = size_.c;
+    const bool gated = call_.factors.down_weight;
     const bool norm = call_.grad_norm_weight || call_.grad_norm_bias;
     const bool gate = call_.grad_down_weight || call_.grad_down_bias || call_.grad_up_weight || call_.grad_up_bias;
+    const int64_t hidden = gate ? call_.factors.hidden : 0;  // of those that are wanted
+    std::vector<double> norm_weight(c), norm_bias(c), down(hidden * c), down_bias(hidden), up(c * hidden), up_bias(c);
     for (int64_t n = 0; n < size_.n && (norm || gate); ++n) {
-      const Gate it = hidden ? gate_of(n) : Gate(c, 0);
+      const Gate it = gated ? gate_of(n) : Gate(c, 0);
       for (int64_t i = 0; i < c; ++i) {
-        const OfPlane by = hidden ? it.planes[i] : of_plane(n * c + i, 1);
+        const OfPlane by = gated ? it.planes[i] : of_plane(n * c + i, 1);
         norm_weight[i] += by.norm_weight;
         norm_bias[i] += by.norm_bias;
         up_bias[i] += it.by_up[i];

@@ -18,7 +18,7 @@ struct AttentionForward {
 void attention_forward_cpu(const AttentionForward&);
 
 // Backward where planes have factors: affine_sums, what follows from them for planes, affine_gradient. Centre, scale,
-// shift, constant and slope of `affine` are made here; its grad_x may be null.
+// shift, constant, slope and sums of `affine` are made here; its grad_x may be null.
 struct AttentionBackward {
   AffineBackward affine;
   Factors factors;

@@ -64,8 +64,9 @@ class FactorsPass {
     for (int64_t i = 0; i < c; ++i) plane(n, i, gate[i]);
   }
 
-  // Of a picture the gate of each channel, what it reads of each, and the hidden numbers between.
-  void channel_gate(int64_t n, double* gate, double* statistic, double* hidden) const {
+  // Of a picture the gate of each channel, what it reads of each, and the hidden numbers between. Not inlined: y must
+  // have the same bits in backward.
+  __attribute__((noinline)) void channel_gate(int64_t n, double* gate, double* statistic, double* hidden) const {
     const int64_t c = call_.c;
     const double *mean = call_.mean + n * c, *variance = call_.variance + n * c;
     for (int64_t i = 0; i < c; ++i) {
