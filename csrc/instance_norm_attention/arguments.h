@@ -21,7 +21,7 @@ struct Moments {
   int64_t n, c, h, w;  // none of them 0
   const void* x;
   double* mean;      // [N, C]
-  double* variance;  // [N, C], over the number of pixels
+  double* variance;  // [N, C], over the number of pixels; on the CPU null where nobody wants it
   void* workspace;   // CUDA: as many bytes as moments_workspace says
 };
 

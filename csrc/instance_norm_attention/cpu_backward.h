@@ -78,8 +78,8 @@ class BackwardPass {
 
  protected:
   template <class Visit>
-  void each_piece(const Visit& visit) const {
-    spread(size_.n * pieces_, size_.numbers(), [&](int64_t task) { visit_piece(task, visit); });
+  void each_piece(const Visit& visit, bool back = false) const {
+    spread(size_.n * pieces_, size_.numbers(), [&](int64_t task) { visit_piece(task, visit); }, back);
   }
   // Those of one picture, by one thread.
   template <class Visit>
@@ -299,7 +299,7 @@ class AffineGradientPass : BackwardPass<E, S, last> {
  public:
   explicit AffineGradientPass(const AffineBackward& call) : Base(call), zeros_(size_t(size_.c), E(0)) {}
   void run() const {
-    Base::each_piece([&](int64_t n, int64_t first, int64_t count) { part(n, first, count); });
+    Base::each_piece([&](int64_t n, int64_t first, int64_t count) { part(n, first, count); }, true);
   }
 
   // All of a picture, by one thread.

@@ -187,13 +187,17 @@ class GatedAffinePass {
 
   void run() const {
     if (!call_.spatial_weight) {
-      const int64_t piece = last ? std::max<int64_t>(256, (1 << 16) / size_.c) : 4096;
-      const int64_t pieces = ceil_div(size_.pixels, piece);
-      return spread(size_.n * pieces, size_.numbers(), [&](int64_t task) {
-        const int64_t first = task % pieces * piece;
-        apply<E, S, last, false>(call_, affine_, task / pieces, 0, size_.c, first,
+      // Numbers in the order in which they lie, and backwards: the moments' pass has just read them forwards.
+      const int64_t piece = last ? std::max<int64_t>(256, (1 << 16) / size_.c) : 16384;
+      const int64_t some =
+          last ? size_.c : std::clamp<int64_t>(piece / size_.pixels, 1, size_.c);  // channels of a task
+      const int64_t pieces = ceil_div(size_.pixels, piece), groups = ceil_div(size_.c, some);
+      const auto run = [&](int64_t task) {
+        const int64_t first = task % pieces * piece, c = task / pieces % groups * some;
+        apply<E, S, last, false>(call_, affine_, task / pieces / groups, c, std::min(c + some, size_.c), first,
                                  std::min(piece, size_.pixels - first), nullptr);
-      });
+      };
+      return spread(size_.n * groups * pieces, size_.numbers(), run, true);
     }
     // How many bands there are changes no result.
     const int64_t fair = ceil_div(4 * int64_t(torch::stable::get_num_threads()), size_.n);

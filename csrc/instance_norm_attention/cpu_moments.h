@@ -42,8 +42,8 @@ E finite_or_zero(E guess) {
   return std::isfinite(guess) ? guess : E(0);
 }
 
-// A run of pixels.
-template <class E, class S>
+// A run of pixels; without `spread` their mean alone.
+template <bool spread, class E, class S>
 Moment moment_of_run(const S* x, int64_t count) {
   using V = Vec<E>;
   constexpr int64_t block = 256 * V::size, step = 4 * V::size;
@@ -66,7 +66,7 @@ Moment moment_of_run(const S* x, int64_t count) {
         for (int j = 0; j < 4; ++j) {
           off[j] = V::load(x + i + j * V::size) - centre;
           few[j] = few[j] + off[j];
-          square[j] = fma(off[j], off[j], square[j]);
+          if constexpr (spread) square[j] = fma(off[j], off[j], square[j]);
         }
       }
       for (; i < end; i += V::size) {
@@ -76,7 +76,7 @@ Moment moment_of_run(const S* x, int64_t count) {
         V::load(x + i, part).store(padded, part);
         off[0] = V::load(padded) - centre;
         few[0] = few[0] + off[0];
-        square[0] = fma(off[0], off[0], square[0]);
+        if constexpr (spread) square[0] = fma(off[0], off[0], square[0]);
       }
       rest = rest + ((few[0] + few[1]) + (few[2] + few[3]));
       squares = squares + ((square[0] + square[1]) + (square[2] + square[3]));
@@ -167,7 +167,8 @@ class MomentsPass {
     if constexpr (last) {
       moments_of_pixels(x, size_.c, pixels(task), scratch<E>(3 * size_.c), found, found + each_);
     } else {
-      const Moment moment = moment_of_run<E>(x, pixels(task));
+      const Moment moment =
+          call_.variance ? moment_of_run<true, E>(x, pixels(task)) : moment_of_run<false, E>(x, pixels(task));
       found[0] = moment.mean;
       found[1] = moment.squares;
     }
@@ -181,7 +182,7 @@ class MomentsPass {
         merge(found, {double(pixels(task)), part[0], part[each_]});
       }
       call_.mean[group * each_ + i] = found.mean;
-      call_.variance[group * each_ + i] = found.squares / found.count;
+      if (call_.variance) call_.variance[group * each_ + i] = found.squares / found.count;
     }
   }
 

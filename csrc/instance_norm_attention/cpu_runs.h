@@ -73,12 +73,12 @@ int64_t whole_vectors(int64_t count) {
 
 // run_tasks, without waking other threads for work that is done before they are up.
 template <class Run>
-void spread(int64_t count, int64_t numbers, const Run& run) {
+void spread(int64_t count, int64_t numbers, const Run& run, bool back = false) {
   if (numbers < 1 << 15) {
     for (int64_t task = 0; task < count; ++task) run(task);
     level::settle();
   } else {
-    run_tasks(count, run);
+    run_tasks(count, run, back);
   }
 }
 

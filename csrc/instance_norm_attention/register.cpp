@@ -1,5 +1,7 @@
 // The passes of instance_norm_attention as raw operators of torch; their schemas stand in native.py. This file becomes
 // the CPU library's, and with LIGHTSR_CUDA the CUDA library's (register_cuda.cpp).
+#include <algorithm>
+
 #include "../common/tensors.h"
 #include "arguments.h"
 #ifndef LIGHTSR_CUDA
@@ -161,7 +163,10 @@ void forward(Tensor x, MaybeTensor norm_weight, MaybeTensor norm_bias, MaybeTens
   char* of_planes = static_cast<char*>(affine.mutable_data_ptr());
   int64_t bytes = n * c * (wide ? 8 : 4);
   AttentionForward call{};
-  call.moments = {type_of(x), last, n, c, h, w, x.const_data_ptr(), numbers_found, numbers_found + n * c, nullptr};
+  // A channel gate that reads the mean needs no variance; what is kept of it for backward is 0.
+  double* variance = norm || deviation ? numbers_found + n * c : nullptr;
+  if (factors && !variance) std::fill_n(numbers_found + n * c, n * c, 0.0);
+  call.moments = {type_of(x), last, n, c, h, w, x.const_data_ptr(), numbers_found, variance, nullptr};
   call.has_factors = factors;
   call.factors = factors_call(numbers_found, numbers_found + n * c, affine, norm_weight, norm_bias, down_weight,
                               down_bias, up_weight, up_bias, eps, deviation, norm);
