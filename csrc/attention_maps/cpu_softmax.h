@@ -16,11 +16,8 @@ inline Vec<float> share(Vec<float> x) {
   x = max(F::fill(-88.02969f), x);     // 2^-127
   const F shifted = fma(x, F::fill(1.44269504f), round), n = shifted - round;
   const F r = fma(n, F::fill(2.12194440e-4f), fma(n, F::fill(-0.693359375f), x));
-  F q = fma(F::fill(1.39505986e-3f), r, F::fill(8.36895406e-3f));
-  q = fma(fma(fma(q, r, F::fill(0.0416662060f)), r, F::fill(0.166665182f)), r, F::fill(0.5f));
-  const F result = fma(q, r * r, r) + F::fill(1);
   const F::Bits whole = (F::Bits)shifted.v - (F::Bits)round.v;
-  return result * F{(F::Raw)((whole + 127) << 23)};
+  return exp_near_zero(r) * F{(F::Raw)((whole + 127) << 23)};
 }
 inline Vec<double> share(Vec<double> x) {
   return exp(x);

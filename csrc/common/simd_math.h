@@ -17,8 +17,16 @@ inline Vec<double> each_lane(Vec<double> x, const Function& function) {
   return Vec<double>::load(lanes);
 }
 
-// exp(x) = 2^n exp(r) with |r| <= log(2) / 2, and exp(r) = 1 + r + r^2 q(r), where q is fitted to an error of 3e-9.
-// 2^n is multiplied in as two halves, so that results below 2^-126 and above 2^127 come out right.
+// exp(r) = 1 + r + r^2 q(r) for |r| <= log(2) / 2, where q is fitted to an error of 3e-9.
+inline Vec<float> exp_near_zero(Vec<float> r) {
+  auto number = [](float value) { return Vec<float>::fill(value); };
+  Vec<float> q = fma(number(1.39505986e-3f), r, number(8.36895406e-3f));
+  q = fma(fma(fma(q, r, number(0.0416662060f)), r, number(0.166665182f)), r, number(0.5f));
+  return fma(q, r * r, r) + number(1);
+}
+
+// exp(x) = 2^n exp(r) with |r| <= log(2) / 2. 2^n is multiplied in as two halves, so that results below 2^-126 and
+// above 2^127 come out right.
 inline Vec<float> exp(Vec<float> x) {
   using F = Vec<float>;
   auto number = [](float value) { return F::fill(value); };
@@ -26,12 +34,9 @@ inline Vec<float> exp(Vec<float> x) {
   x = max(number(-106), min(number(90), x));
   F shifted = fma(x, number(1.44269504f), round), n = shifted - round;
   F r = fma(n, number(2.12194440e-4f), fma(n, number(-0.693359375f), x));
-  F q = fma(number(1.39505986e-3f), r, number(8.36895406e-3f));
-  q = fma(fma(fma(q, r, number(0.0416662060f)), r, number(0.166665182f)), r, number(0.5f));
-  F result = fma(q, r * r, r) + number(1);
   auto power = [](F::Bits exponent) { return F{(F::Raw)((exponent + 127) << 23)}; };
   F::Bits whole = (F::Bits)shifted.v - (F::Bits)round.v, half = whole >> 1;
-  return result * power(half) * power(whole - half);
+  return exp_near_zero(r) * power(half) * power(whole - half);
 }
 inline Vec<double> exp(Vec<double> x) {
   return each_lane(x, [](double value) { return std::exp(value); });
@@ -55,10 +60,8 @@ inline Vec<float> sigmoid(Vec<float> x) {
   x = max(number(-87.6f), min(number(88.7f), -x));  // the upper end is infinity
   const F shifted = fma(x, number(1.44269504f), round), n = shifted - round;
   const F r = fma(n, number(2.12194440e-4f), fma(n, number(-0.693359375f), x));
-  F q = fma(number(1.39505986e-3f), r, number(8.36895406e-3f));
-  q = fma(fma(fma(q, r, number(0.0416662060f)), r, number(0.166665182f)), r, number(0.5f));
   const F::Bits whole = (F::Bits)shifted.v - (F::Bits)round.v;
-  return one / fma(fma(q, r * r, r) + one, F{(F::Raw)((whole + 127) << 23)}, one);
+  return one / fma(exp_near_zero(r), F{(F::Raw)((whole + 127) << 23)}, one);
 }
 inline Vec<double> sigmoid(Vec<double> x) {
   return Vec<double>::fill(1) / (Vec<double>::fill(1) + exp(-x));
@@ -80,10 +83,7 @@ inline Vec<float> gelu(Vec<float> x) {
   F round = number(0x1.8p23f), square = a * a, lost = fma(a, a, -square), half = number(-0.5f) * square;
   F shifted = fma(half, number(1.44269504f), round), n = shifted - round;
   F r = fma(n, number(2.12194440e-4f), fma(n, number(-0.693359375f), half));
-  r = fma(number(-0.5f), lost, r);
-  F q = fma(number(1.39505986e-3f), r, number(8.36895406e-3f));
-  q = fma(fma(fma(q, r, number(0.0416662060f)), r, number(0.166665182f)), r, number(0.5f));
-  F power = fma(q, r * r, r) + one;
+  F power = exp_near_zero(fma(number(-0.5f), lost, r));
   power = {(F::Raw)((F::Bits)power.v + ((F::Bits)shifted.v << 23))};  // the bits below n in `shifted` fall out
   F tail = select<float>(whole > number(far), zero, power * (g * t));
   return x * select<float>(x < zero, tail, one - tail);

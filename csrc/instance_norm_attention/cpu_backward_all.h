@@ -21,24 +21,27 @@ class WholeBackwardPass {
         constant_(zeros_),
         slope_(zeros_),
         found_(2 * size_t(planes_)),
+        of_planes_(size_t(planes_)),
+        gates_(size_t(size_.n)),
         of_sums_(with_factors(false)),
         of_gradient_(with_factors(true)),
         sums_(of_sums_),
         gradient_(of_gradient_) {}
 
   void run() {
-    const int64_t threads = torch::stable::get_num_threads(), plane = 2 * size_.pixels * int64_t(sizeof(S));
+    const int64_t threads = torch::stable::get_num_threads(), bytes = 2 * size_.pixels * int64_t(sizeof(S));
     const int64_t each = of_sums_.n / size_.n;  // the passes' pictures in a picture
     const bool gated = call_.factors.down_weight || call_.affine.gate;
     factors_.run();
     if (centred()) take_centres();
-    if (!last && !gated && plane <= cached / 2 && planes_ >= threads) {
+    if (!last && !gated && bytes <= cached / 2 && planes_ >= threads) {
       spread_planes(planes_, size_.pixels, [&](int64_t i) {
         sums_.alone(i);
-        put(i, of_plane(i, 1));
+        plane(i, 1);
+        put(i);
         if (of_gradient_.grad_x) gradient_.alone(i);
       });
-    } else if (size_.c * plane <= cached && (size_.n % threads == 0 || size_.n >= 2 * threads)) {
+    } else if (size_.c * bytes <= cached && (size_.n % threads == 0 || size_.n >= 2 * threads)) {
       spread(size_.n, size_.numbers(), [&](int64_t n) {
         for (int64_t i = n * each; i < (n + 1) * each; ++i) sums_.alone(i);
         picture(n);
@@ -79,15 +82,20 @@ class WholeBackwardPass {
   struct OfPlane {
     double mean = 0, variance = 0, gate = 0, norm_weight = 0, norm_bias = 0;
   };
+  // The way through the channel gate of a picture, where there is one; last the gradients by what the layers give.
+  struct Gate {
+    std::vector<double> gate, statistic, hidden, by_up, by_down;
+  };
+
   // Not inlined, and so the same bits whoever calls: the compiler chooses which product goes into which sum.
-  __attribute__((noinline)) OfPlane of_plane(int64_t i, double gate) const {
+  __attribute__((noinline)) void plane(int64_t i, double gate) {
     const int64_t c = i % size_.c;
     const double grad = found_[i], by_centred = found_[planes_ + i];  // sums of dy and of dy (x - centre)
     const double centre = static_cast<const E*>(call_.factors.centre)[i], apart = call_.factors.mean[i] - centre;
-    OfPlane found;
+    OfPlane& found = of_planes_[i];
     if (!call_.factors.norm) {
       found.gate = by_centred + centre * grad;
-      return found;
+      return;
     }
     const double rate = 1 / std::sqrt(call_.factors.variance[i] + call_.factors.eps);
     const double by_mean = by_centred - apart * grad, normal = rate * by_mean;  // of dy (x - mean), over the deviation
@@ -97,72 +105,62 @@ class WholeBackwardPass {
     found.gate = weight * normal + factors_.norm_bias.of(c, 0) * grad;
     found.norm_weight = gate * normal;
     found.norm_bias = gate * grad;
-    return found;
   }
 
-  __attribute__((noinline)) void put(int64_t i, const OfPlane& by) {
+  __attribute__((noinline)) void put(int64_t i) {
+    const OfPlane& by = of_planes_[i];
     const double pixels = double(size_.pixels), slope = 2 / pixels * by.variance;
     const double apart = call_.factors.mean[i] - double(static_cast<const E*>(call_.factors.centre)[i]);
     constant_[i] = E(by.mean / pixels - slope * apart);
     slope_[i] = E(slope);
   }
 
-  // The way through the channel gate of a picture.
-  struct Gate {
-    std::vector<OfPlane> planes;
-    std::vector<double> gate, statistic, hidden, by_up, by_down;  // by the layers' results before what follows them
-    Gate(int64_t c, int64_t r) : planes(c), gate(c), statistic(c), hidden(r), by_up(c), by_down(r, 0.0) {}
-  };
-  Gate gate_of(int64_t n) const {
-    const int64_t c = size_.c, hidden = call_.factors.hidden;
-    Gate it(c, hidden);
-    factors_.channel_gate(n, it.gate.data(), it.statistic.data(), it.hidden.data());
-    for (int64_t i = 0; i < c; ++i) {
-      it.planes[i] = of_plane(n * c + i, it.gate[i]);
-      it.by_up[i] = it.planes[i].gate * it.gate[i] * (1 - it.gate[i]);
+  void picture(int64_t n) {
+    const int64_t c = size_.c, hidden = call_.factors.hidden, first = n * c;
+    if (call_.factors.down_weight) {
+      Gate& it = gates_[n] = {std::vector<double>(c), std::vector<double>(c), std::vector<double>(hidden),
+                              std::vector<double>(c), std::vector<double>(hidden)};
+      factors_.channel_gate(n, it.gate.data(), it.statistic.data(), it.hidden.data());
+      for (int64_t i = 0; i < c; ++i) {
+        plane(first + i, it.gate[i]);
+        it.by_up[i] = of_planes_[first + i].gate * it.gate[i] * (1 - it.gate[i]);
+      }
+      for (int64_t r = 0; r < hidden; ++r) {
+        double total = 0;
+        for (int64_t i = 0; i < c; ++i) total += it.by_up[i] * double(factors_.up[i * hidden + r]);
+        it.by_down[r] = it.hidden[r] <= 0 ? 0 : total;
+      }
+      for (int64_t i = 0; i < c; ++i) add_statistic(first + i, it);
+    } else {
+      for (int64_t i = first; i < first + c; ++i) plane(i, 1);
     }
-    for (int64_t r = 0; r < hidden; ++r) {
-      double total = 0;
-      for (int64_t i = 0; i < c; ++i) total += it.by_up[i] * double(factors_.up[i * hidden + r]);
-      it.by_down[r] = it.hidden[r] <= 0 ? 0 : total;
-    }
-    return it;
+    for (int64_t i = first; i < first + c; ++i) put(i);
   }
 
-  void picture(int64_t n) {
-    const int64_t c = size_.c;
-    if (!call_.factors.down_weight) {
-      for (int64_t i = n * c; i < (n + 1) * c; ++i) put(i, of_plane(i, 1));
-      return;
-    }
-    const Gate it = gate_of(n);
-    for (int64_t i = 0; i < c; ++i) {
-      double by_statistic = 0;
-      for (int64_t r = 0; r < call_.factors.hidden; ++r)
-        by_statistic += it.by_down[r] * double(factors_.down[r * c + i]);
-      OfPlane by = it.planes[i];
-      by.mean += by_statistic;
-      const double variance = call_.factors.variance[n * c + i];
-      if (call_.factors.statistic == Statistic::mean_and_deviation && variance > 0)
-        by.variance += by_statistic * 0.5 / std::sqrt(variance);
-      put(n * c + i, by);
-    }
+  // What the gate reads of a plane is its mean, or mean and deviation.
+  void add_statistic(int64_t i, const Gate& gate) {
+    double by_statistic = 0;
+    for (int64_t r = 0; r < call_.factors.hidden; ++r)
+      by_statistic += gate.by_down[r] * double(factors_.down[r * size_.c + i % size_.c]);
+    OfPlane& by = of_planes_[i];
+    by.mean += by_statistic;
+    const double variance = call_.factors.variance[i];
+    if (call_.factors.statistic == Statistic::mean_and_deviation && variance > 0)
+      by.variance += by_statistic * 0.5 / std::sqrt(variance);
   }
 
   // All pictures added up, in order.
   void parameters() const {
-    const int64_t c = size_.c;
-    const bool gated = call_.factors.down_weight;
-    const bool norm = call_.grad_norm_weight || call_.grad_norm_bias;
+    const int64_t c = size_.c, hidden = call_.factors.hidden;
     const bool gate = call_.grad_down_weight || call_.grad_down_bias || call_.grad_up_weight || call_.grad_up_bias;
-    const int64_t hidden = gate ? call_.factors.hidden : 0;  // of those that are wanted
     std::vector<double> norm_weight(c), norm_bias(c), down(hidden * c), down_bias(hidden), up(c * hidden), up_bias(c);
-    for (int64_t n = 0; n < size_.n && (norm || gate); ++n) {
-      const Gate it = gated ? gate_of(n) : Gate(c, 0);
+    for (int64_t i = 0; i < planes_; ++i) {
+      norm_weight[i % c] += of_planes_[i].norm_weight;
+      norm_bias[i % c] += of_planes_[i].norm_bias;
+    }
+    for (int64_t n = 0; n < size_.n && gate; ++n) {
+      const Gate& it = gates_[n];
       for (int64_t i = 0; i < c; ++i) {
-        const OfPlane by = gated ? it.planes[i] : of_plane(n * c + i, 1);
-        norm_weight[i] += by.norm_weight;
-        norm_bias[i] += by.norm_bias;
         up_bias[i] += it.by_up[i];
         for (int64_t r = 0; r < hidden; ++r) {
           up[i * hidden + r] += it.by_up[i] * it.hidden[r];
@@ -192,6 +190,8 @@ class WholeBackwardPass {
   const FactorsPass<E> factors_;
   std::vector<E> zeros_, constant_, slope_;
   std::vector<double> found_;  // the sums, [2, N, C]
+  std::vector<OfPlane> of_planes_;
+  std::vector<Gate> gates_;
   const AffineBackward of_sums_, of_gradient_;
   const AffineSumsPass<E, S, last> sums_;
   const AffineGradientPass<E, S, last> gradient_;
