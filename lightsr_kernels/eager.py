@@ -44,8 +44,10 @@ def is_plain(args: tuple[Any, ...]) -> bool:
 
 def run(spec: OpSpec, kernels: Any, args: tuple[Any, ...]) -> Any:
     """Runs a call on the kernels of a backend, with gradients where some are wanted."""
-    if wants_gradients(args):
-        return _WithGradient.apply(spec, kernels, args, *_tensors(args))  # type: ignore[no-untyped-call]
+    if torch.is_grad_enabled():
+        tensors = _tensors(args)
+        if any(each.requires_grad for each in tensors):
+            return _apply(spec, kernels, args, *tensors)  # type: ignore[no-untyped-call]
     return kernels.forward(*args)
 
 
@@ -108,6 +110,10 @@ class _WithGradient(torch.autograd.Function):
             (grads[0] if place == ctx.added else next(found)) if want else None for place, want in enumerate(wanted)
         )
         return None, None, None, *each
+
+
+# Past what Function.apply does for torch.func, which `is_plain` has ruled out.
+_apply = super(torch.autograd.Function, _WithGradient).apply
 
 
 def _without_added(spec: OpSpec, args: tuple[Any, ...]) -> tuple[int | None, tuple[Any, ...]]:

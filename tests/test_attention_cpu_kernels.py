@@ -267,9 +267,9 @@ class Level:
             memory = each.as_strided((each.numel() + 66,), (1,), 0)
             assert memory[:33].isnan().all() and memory[-33:].isnan().all(), name
 
-    def moments(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        (both,) = self.run("moments", x, {"x": x}, {"found": torch.full((2, *x.shape[:2]), 7.0, dtype=torch.float64)})
-        return both[0], both[1]
+    def moments(self, x: Tensor) -> Tensor:
+        (found,) = self.run("moments", x, {"x": x}, {"found": torch.full((2, *x.shape[:2]), 7.0, dtype=torch.float64)})
+        return found
 
     def factors(self, mean: Tensor, variance: Tensor, *others: Any) -> tuple[Tensor, Tensor, Tensor]:
         *parameters, eps, statistic, norm, dtype = others
@@ -328,13 +328,16 @@ class Together(Level):
     """With the whole of backward in one call."""
 
     def backward_together(
-        self, grad: Tensor, x: Tensor, parts: compose.Parts, mean: Tensor, variance: Tensor, maps: Any, wants: set[str]
+        self, grad: Tensor, x: Tensor, parts: compose.Parts, moments: Tensor, maps: Any, wants: set[str]
     ) -> dict[str, Tensor]:
-        values = parts.of_planes(x)
+        given = zip(compose.OF_PLANES, parts.of_planes(x), strict=True)
+        values = {name: each for name, each in given if each is not None}
         n, c, h, w = x.shape
         of_x = {"grad": grad, "x": x, **dict(zip(("gate", "pooled", "grad_pooled", "share"), maps, strict=True))}
         read = {name: self.place(each) for name, each in of_x.items() if each is not None}
-        planes = {name: self.place(each) for name, each in {"mean": mean, "variance": variance, **values}.items()}
+        planes = {
+            name: self.place(each) for name, each in {"mean": moments[0], "variance": moments[1], **values}.items()
+        }
         three = self.place(torch.full((3, n, c), 7.0, dtype=compose.wide(x.dtype)))
         written = {name: self.place(torch.full_like(each, 7)) for name, each in values.items() if name in wants}
         grad_x = self.place(torch.full_like(x, 7))

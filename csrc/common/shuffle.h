@@ -1,4 +1,4 @@
-// Vectors whose lanes are chosen from those of two others.
+// Vectors whose lanes are chosen from those of two others, and the sum of all lanes.
 #pragma once
 
 #include <utility>
@@ -40,6 +40,21 @@ struct OneOn {
 struct OneBack {
   static constexpr int at(int i, int size) { return size - 1 + i; }
 };
+
+// Every lane of a at the place of the one `step` away: 1 for neighbours, 2 for neighbouring pairs, and so on.
+template <int step>
+struct Across {
+  static constexpr int at(int i, int) { return i ^ step; }
+};
+
+// All lanes added, neighbours first: the same order on every call.
+template <int step = 1, class T>
+[[gnu::always_inline]] inline T sum(Vec<T> a) {
+  if constexpr (step < Vec<T>::size)
+    return sum<2 * step>(a + shuffled<Across<step>>(a, a));
+  else
+    return a.v[0];
+}
 
 // A square of numbers, number i of vector j and number j of vector i having changed places: as log2(size) rounds, each
 // of which brings the vectors of both halves together by turns.

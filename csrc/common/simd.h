@@ -174,14 +174,4 @@ inline Vec<T> sqrt(Vec<T> a) {
   return {level::sqrt(a.v)};
 }
 
-// All lanes added, neighbours first: the same order on every call.
-template <class T>
-inline T sum(Vec<T> a) {
-  T lanes[Vec<T>::size];
-  a.store(lanes);
-  for (int step = 1; step < Vec<T>::size; step *= 2)
-    for (int i = 0; i < Vec<T>::size; i += 2 * step) lanes[i] += lanes[i + step];
-  return lanes[0];
-}
-
 }  // namespace lightsr

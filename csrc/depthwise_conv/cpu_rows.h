@@ -7,6 +7,7 @@
 #include <algorithm>
 
 #include "../common/cache.h"
+#include "../common/shuffle.h"
 #include "../common/simd_math.h"
 
 namespace lightsr {

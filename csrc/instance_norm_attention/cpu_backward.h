@@ -241,6 +241,30 @@ class AffineSumsPass : BackwardPass<E, S, last> {
     }
   }
 
+  // Of one plane's pixels, where dy is grad: in four sums, since each waits for its last one.
+  static void sums_of_run(const S* x, const S* grad, int64_t count, E centre, double& dy, double& by_centred) {
+    constexpr int64_t step = 4 * V::size, block = 64 * step;  // pixels summed in the narrower type
+    const V middle = V::fill(centre), zero = V::fill(0);
+    dy = by_centred = 0;
+    for (int64_t begin = 0; begin < count; begin += block) {
+      const int64_t end = std::min(begin + block, count);
+      V one[4] = {zero, zero, zero, zero}, other[4] = {zero, zero, zero, zero};
+      const auto add = [&](int j, int64_t i, auto... rest) {
+        const V value = V::load(grad + i, rest...);
+        one[j] = one[j] + value;
+        other[j] = fma(value, V::load(x + i, rest...) - middle, other[j]);  // lanes beyond the end have value 0
+      };
+      int64_t i = begin;
+      for (; i + step <= end; i += step)
+#pragma GCC unroll 4
+        for (int j = 0; j < 4; ++j) add(j, i + j * V::size);
+      for (; i + V::size <= end; i += V::size) add(0, i);
+      if (i < end) add(1, i, int(end - i));
+      dy += double(sum((one[0] + one[1]) + (one[2] + one[3])));
+      by_centred += double(sum((other[0] + other[1]) + (other[2] + other[3])));
+    }
+  }
+
   template <bool gated>
   void piece(int64_t n, int64_t first, int64_t count, const PixelMaps<E>& maps, E* sums, double* part) const {
     const int64_t c = size_.c;
@@ -249,19 +273,35 @@ class AffineSumsPass : BackwardPass<E, S, last> {
       std::fill_n(part, 2 * c, 0.0);
       for (int64_t begin = 0; begin < count; begin += block) {
         std::fill_n(sums, 2 * c, E(0));
-        for (int64_t p = begin; p < std::min(begin + block, count); ++p) {
-          const GradientRun<E, last, gated> run(maps, gated ? p : 0, affine_, n, 0);
+        const auto add = [&](int64_t p, auto... j) {  // some pixels at once: sums wait for what was stored of them
+          const GradientRun<E, last, gated> runs[] = {
+              GradientRun<E, last, gated>(maps, gated ? p + j : 0, affine_, n, 0)...};
           const int64_t at = size_.pixel(n, first + p);
           each_vector<E>(c, [&](int64_t i, auto... rest) {
-            V x = V::load(x_ + at + i, rest...), dy = run.of_y(V::load(grad_ + at + i, rest...), x, i, rest...);
-            (V::load(sums + i, rest...) + dy).store(sums + i, rest...);
-            fma(dy, x - run.affine.centre.at(i, rest...), V::load(sums + c + i, rest...)).store(sums + c + i, rest...);
+            V one = V::load(sums + i, rest...), other = V::load(sums + c + i, rest...);
+#pragma GCC unroll 4
+            for (int k = 0; k < int(sizeof...(j)); ++k) {
+              const int64_t place = at + k * c + i;
+              V x = V::load(x_ + place, rest...), dy = runs[k].of_y(V::load(grad_ + place, rest...), x, i, rest...);
+              one = one + dy;
+              other = fma(dy, x - runs[k].affine.centre.at(i, rest...), other);
+            }
+            one.store(sums + i, rest...);
+            other.store(sums + c + i, rest...);
           });
-        }
+        };
+        const int64_t end = std::min(begin + block, count);
+        int64_t p = begin;
+        for (; p + 4 <= end; p += 4) add(p, 0, 1, 2, 3);
+        for (; p < end; ++p) add(p, 0);
         for (int64_t i = 0; i < 2 * c; ++i) part[i] += double(sums[i]);
       }
+    } else if constexpr (!gated) {
+      for (int64_t channel = 0; channel < c; ++channel)
+        sums_of_run(x_ + size_.plane(n, channel) + first, grad_ + size_.plane(n, channel) + first, count,
+                    *affine_.centre(n, channel), part[channel], part[c + channel]);
     } else {
-      each_run<gated>(c, [&](int64_t channel, auto... j) {
+      each_run<true>(c, [&](int64_t channel, auto... j) {
         constexpr int many = sizeof...(j);
         const GradientRun<E, last, gated> runs[] = {GradientRun<E, last, gated>(maps, 0, affine_, n, channel + j)...};
         const int64_t at = size_.plane(n, channel) + first;
@@ -311,21 +351,44 @@ class AffineGradientPass : BackwardPass<E, S, last> {
   // Not inlined, as above.
   __attribute__((noinline)) void part(int64_t n, int64_t first, int64_t count) const {
     if (call_.gate)
-      piece<true>(n, first, count, Base::maps(n, first, count, scratch<E>(2 * whole_vectors<E>(count))));
+      gated(n, first, count, Base::maps(n, first, count, scratch<E>(2 * whole_vectors<E>(count))));
+    else if (call_.slope)
+      plain<true>(n, first, count);
     else
-      piece<false>(n, first, count, {});
+      plain<false>(n, first, count);
   }
 
-  template <bool gated>
-  void piece(int64_t n, int64_t first, int64_t count, const PixelMaps<E>& maps) const {
+  // Without a gate; and without a slope x is not read.
+  template <bool sloped>
+  void plain(int64_t n, int64_t first, int64_t count) const {
+    const int64_t groups = last ? count : size_.c, length = last ? size_.c : count;
+    const bool residual = call_.residual, past = size_.template past_cache<S>(last, true);
+    for (int64_t group = 0; group < groups; ++group) {
+      const int64_t at = Base::at(n, first, group), c = last ? 0 : group;
+      const S *x = x_ + at, *grads = grad_ + at;
+      S* to = static_cast<S*>(call_.grad_x) + at;
+      const AffineRun<E, last> affine(affine_, n, c);
+      const OfChannel<E, last> constant(of_plane(call_.constant, n, c)), slope(of_plane(call_.slope, n, c));
+      each_vector<E>(length, [&](int64_t i, auto... part) {
+        const V grad = V::load(grads + i, part...);
+        V found = fma(grad, affine.scale.at(i, part...), constant.at(i, part...));
+        if constexpr (sloped)
+          found = fma(slope.at(i, part...), V::load(x + i, part...) - affine.centre.at(i, part...), found);
+        if (residual) found = found + grad;
+        put(found, to + i, past, part...);
+      });
+    }
+  }
+
+  void gated(int64_t n, int64_t first, int64_t count, const PixelMaps<E>& maps) const {
     const int64_t groups = last ? count : size_.c, length = last ? size_.c : count;
     const bool residual = call_.residual, sloped = call_.slope;  // 0 times infinity would be NaN
     S* to = static_cast<S*>(call_.grad_x);
     const bool past = size_.template past_cache<S>(last, true);
-    each_run<gated && !last>(groups, [&](int64_t group, auto... j) {
+    each_run<!last>(groups, [&](int64_t group, auto... j) {
       constexpr int many = sizeof...(j);
-      const GradientRun<E, last, gated> runs[] = {
-          GradientRun<E, last, gated>(maps, last && gated ? group + j : 0, affine_, n, last ? 0 : group + j)...};
+      const GradientRun<E, last, true> runs[] = {
+          GradientRun<E, last, true>(maps, last ? group + j : 0, affine_, n, last ? 0 : group + j)...};
       const OfChannel<E, last> constants[] = {OfChannel<E, last>(of_plane(call_.constant, n, last ? 0 : group + j))...};
       const OfChannel<E, last> slopes[] = {OfChannel<E, last>(of_plane(call_.slope, n, last ? 0 : group + j))...};
       const int64_t at = Base::at(n, first, group), apart = last ? size_.c : size_.pixels;

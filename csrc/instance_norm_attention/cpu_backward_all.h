@@ -49,7 +49,7 @@ class WholeBackwardPass {
       });
     } else {
       sums_.run();
-      for (int64_t n = 0; n < size_.n; ++n) picture(n);
+      spread(size_.n, planes_ * (call_.factors.hidden + 64), [&](int64_t n) { picture(n); });
       if (of_gradient_.grad_x) gradient_.run();
     }
     parameters();
@@ -64,7 +64,9 @@ class WholeBackwardPass {
     affine.scale = call_.factors.scale;
     affine.shift = call_.factors.shift;
     affine.constant = constant_.data();
-    affine.slope = slope_.data();
+    // A gate that reads the mean alone has gradients that do not depend on x.
+    const bool sloped = call_.factors.norm || call_.factors.statistic == Statistic::mean_and_deviation;
+    affine.slope = sloped ? slope_.data() : nullptr;
     affine.sums = found_.data();
     // A norm of one pixel is its bias, whatever x is: what cancels would leave a rounding.
     if (gradient && call_.factors.norm && size_.pixels == 1) affine.scale = zeros_.data();

@@ -1,6 +1,7 @@
 // The passes of instance_norm_attention as raw operators of torch; their schemas stand in native.py. This file becomes
 // the CPU library's, and with LIGHTSR_CUDA the CUDA library's (register_cuda.cpp).
 #include <algorithm>
+#include <vector>
 
 #include "../common/tensors.h"
 #include "arguments.h"
@@ -59,19 +60,18 @@ void moments(Tensor x, Tensor found) {
   LIGHTSR_RUN(moments, x);
 }
 
-// mean and variance: float64 [N, C]; found: wide [3, N, C].
-Factors factors_call(const void* mean, const void* variance, const Tensor& found, const MaybeTensor& norm_weight,
-                     const MaybeTensor& norm_bias, const MaybeTensor& down_weight, const MaybeTensor& down_bias,
-                     const MaybeTensor& up_weight, const MaybeTensor& up_bias, double eps, bool deviation, bool norm) {
-  int64_t n = found.size(1), c = found.size(2), hidden = down_weight ? down_weight->size(0) : 0, planes = n * c;
+// mean and variance: float64 [N, C]; found: wide [3, N, C], which is what `x` is computed in.
+Factors factors_call(const void* mean, const void* variance, const Tensor& x, int64_t n, int64_t c, void* found,
+                     const MaybeTensor& norm_weight, const MaybeTensor& norm_bias, const MaybeTensor& down_weight,
+                     const MaybeTensor& down_bias, const MaybeTensor& up_weight, const MaybeTensor& up_bias, double eps,
+                     bool deviation, bool norm) {
+  int64_t hidden = down_weight ? down_weight->size(0) : 0;
   STD_TORCH_CHECK(down_weight.has_value() == up_weight.has_value(), "down_weight and up_weight go together");
-  Tensor like = found;
-  for (const MaybeTensor& each : {norm_weight, norm_bias, down_weight}) {
-    if (each) like = *each;
-  }
-  char* wide = static_cast<char*>(const_cast<void*>(numbers(found, found, 3 * planes, false, "factors")));
-  int64_t bytes = planes * (found.scalar_type() == ScalarType::Double ? 8 : 4);
-  STD_TORCH_CHECK((like.scalar_type() == ScalarType::Double) == (found.scalar_type() == ScalarType::Double),
+  const Tensor& like = down_weight ? *down_weight : norm_bias ? *norm_bias : norm_weight ? *norm_weight : x;
+  const bool as_double = x.scalar_type() == ScalarType::Double;
+  char* wide = static_cast<char*>(found);
+  int64_t bytes = n * c * (as_double ? 8 : 4);
+  STD_TORCH_CHECK((like.scalar_type() == ScalarType::Double) == as_double,
                   "factors must be float64 for float64 parameters, else float32");
   return {.type = type_of(like),
           .n = n,
@@ -96,10 +96,12 @@ Factors factors_call(const void* mean, const void* variance, const Tensor& found
 void factors(Tensor mean, Tensor variance, MaybeTensor norm_weight, MaybeTensor norm_bias, MaybeTensor down_weight,
              MaybeTensor down_bias, MaybeTensor up_weight, MaybeTensor up_bias, double eps, bool deviation, bool norm,
              Tensor found) {
-  int64_t planes = found.numel() / 3;
+  const int64_t planes = found.numel() / 3;
+  void* wide = written(found, found, 3 * planes, "factors");
   Factors call =
       factors_call(numbers(mean, found, planes, true, "mean"), numbers(variance, found, planes, true, "variance"),
-                   found, norm_weight, norm_bias, down_weight, down_bias, up_weight, up_bias, eps, deviation, norm);
+                   found, found.size(1), found.size(2), wide, norm_weight, norm_bias, down_weight, down_bias, up_weight,
+                   up_bias, eps, deviation, norm);
   if (planes == 0) return;
   LIGHTSR_RUN(factors, found);
 }
@@ -155,21 +157,21 @@ void forward(Tensor x, MaybeTensor norm_weight, MaybeTensor norm_bias, MaybeTens
   int64_t n = x.size(0), c = x.size(1), h = x.size(2), w = x.size(3), k = spatial_weight ? spatial_weight->size(3) : 1;
   STD_TORCH_CHECK(k % 2 == 1, "spatial_weight must be odd a side, got ", k);
   bool last = layout_of(x), factors = norm || down_weight;
-  Tensor moments = found ? *found : torch::stable::new_empty(x, {2, factors ? n : 0, c}, ScalarType::Double);
-  bool wide = x.scalar_type() == ScalarType::Double;
-  Tensor affine = torch::stable::new_empty(x, {3, n, c}, wide ? ScalarType::Double : ScalarType::Float);
-  double* numbers_found =
-      static_cast<double*>(const_cast<void*>(numbers(moments, x, factors ? 2 * n * c : 0, true, "moments")));
-  char* of_planes = static_cast<char*>(affine.mutable_data_ptr());
-  int64_t bytes = n * c * (wide ? 8 : 4);
+  std::vector<double> own(factors && !found ? 2 * n * c : 0), affine(factors ? 3 * n * c : 0);
+  double* numbers_found = own.data();
+  if (found)
+    numbers_found =
+        static_cast<double*>(const_cast<void*>(numbers(*found, x, factors ? 2 * n * c : 0, true, "moments")));
+  char* of_planes = reinterpret_cast<char*>(affine.data());
+  int64_t bytes = n * c * (x.scalar_type() == ScalarType::Double ? 8 : 4);
   AttentionForward call{};
   // A channel gate that reads the mean needs no variance; what is kept of it for backward is 0.
   double* variance = norm || deviation ? numbers_found + n * c : nullptr;
   if (factors && !variance) std::fill_n(numbers_found + n * c, n * c, 0.0);
   call.moments = {type_of(x), last, n, c, h, w, x.const_data_ptr(), numbers_found, variance, nullptr};
   call.has_factors = factors;
-  call.factors = factors_call(numbers_found, numbers_found + n * c, affine, norm_weight, norm_bias, down_weight,
-                              down_bias, up_weight, up_bias, eps, deviation, norm);
+  call.factors = factors_call(numbers_found, numbers_found + n * c, x, n, c, of_planes, norm_weight, norm_bias,
+                              down_weight, down_bias, up_weight, up_bias, eps, deviation, norm);
   call.pooled = const_cast<void*>(numbers(pooled, x, n * 2 * h * w, "pooled"));
   call.affine = {.type = type_of(x),
                  .channels_last = last,
@@ -259,7 +261,7 @@ void affine_gradient(Tensor grad, Tensor x, MaybeTensor centre, MaybeTensor scal
 }
 
 #ifndef LIGHTSR_CUDA
-void gradients(Tensor grad, Tensor x, Tensor mean, Tensor variance, MaybeTensor norm_weight, MaybeTensor norm_bias,
+void gradients(Tensor grad, Tensor x, Tensor moments, MaybeTensor norm_weight, MaybeTensor norm_bias,
                MaybeTensor down_weight, MaybeTensor down_bias, MaybeTensor up_weight, MaybeTensor up_bias, double eps,
                bool deviation, bool norm, bool residual, MaybeTensor gate, MaybeTensor pooled, MaybeTensor grad_pooled,
                MaybeTensor share, MaybeTensor grad_x, MaybeTensor grad_norm_weight, MaybeTensor grad_norm_bias,
@@ -267,17 +269,16 @@ void gradients(Tensor grad, Tensor x, Tensor mean, Tensor variance, MaybeTensor 
                MaybeTensor grad_up_bias) {
   STD_TORCH_CHECK(norm || down_weight, "there must be a norm or a channel gate");
   const int64_t n = x.size(0), c = x.size(1);
-  const Tensor affine = torch::stable::new_empty(
-      x, {3, n, c}, x.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float);
+  std::vector<double> affine(size_t(3 * n * c));
   AttentionBackward call{};
   call.affine = backward_call(grad, x, std::nullopt, std::nullopt, std::nullopt, gate, pooled);
   add_maps(call.affine, x, grad_pooled, share);
   call.affine.residual = residual;
   call.affine.grad_x =
       grad_x ? const_cast<void*>(lightsr::picture(*grad_x, x, call.affine.channels_last, "grad_x")) : nullptr;
-  call.factors =
-      factors_call(numbers(mean, x, n * c, true, "mean"), numbers(variance, x, n * c, true, "variance"), affine,
-                   norm_weight, norm_bias, down_weight, down_bias, up_weight, up_bias, eps, deviation, norm);
+  const double* mean = static_cast<const double*>(numbers(moments, x, 2 * n * c, true, "moments"));
+  call.factors = factors_call(mean, mean + n * c, x, n, c, affine.data(), norm_weight, norm_bias, down_weight,
+                              down_bias, up_weight, up_bias, eps, deviation, norm);
   const auto gradient = [&](const MaybeTensor& each, const MaybeTensor& of, const char* name) {
     STD_TORCH_CHECK(!each || of, name, " has no parameter");
     return each ? const_cast<void*>(parameter(each, *of, of->numel(), name)) : nullptr;

@@ -22,6 +22,7 @@ from .plane_gradients import plane_gradients
 
 Affine = tuple[Tensor | None, Tensor | None, Tensor | None]  # centre, scale, shift: wide [N, C]; None: 0, 1, 0
 Maps = tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]  # gate, pooled, grad_pooled, share
+OfPlanes = tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None, Tensor | None, Tensor | None]
 OF_PLANES = ("norm_weight", "norm_bias", "down_weight", "down_bias", "up_weight", "up_bias")
 MOST_TAPS = 31  # a side, of depthwise_conv's kernels
 
@@ -31,12 +32,12 @@ class Passes(Protocol):
 
     What they return is new and dense, and never aliases an argument. x has at least one number. A backend may have two
     more, which are several in one call, or None where that cannot be: `together(x, parts, keep)`, `forward_keeping`,
-    and `backward_together(grad, x, parts, mean, variance, (gate, pooled, grad_pooled, share), wants)`, from
-    `affine_sums` on, by name the gradients that are wanted of x and of what planes have.
+    and `backward_together(grad, x, parts, moments, (gate, pooled, grad_pooled, share), wants)`, from `affine_sums` on,
+    by name the gradients that are wanted of x and of what planes have.
     """
 
-    def moments(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and variance of every plane, float64 [N, C]."""
+    def moments(self, x: Tensor) -> Tensor:
+        """Mean and variance of every plane, float64 [2, N, C]."""
 
     def factors(
         self,
@@ -104,7 +105,7 @@ class Passes(Protocol):
         """depthwise_conv's."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)  # not frozen, which takes three times as long to make
 class Parts:
     """What an op is made of, its tensors in the order of its schema; None for those it lacks."""
 
@@ -125,13 +126,13 @@ class Parts:
         """Whether y is another than x."""
         return self.norm or self.down_weight is not None
 
-    def of_planes(self, x: Tensor) -> dict[str, Tensor]:
-        """The parameters that planes have, by name: contiguous, and all of one dtype, with the wide type of x's."""
-        found = {name: value for name in OF_PLANES if (value := getattr(self, name)) is not None}
-        dtypes = {each.dtype for each in found.values()}
-        if len(dtypes) > 1 or {wide(each) for each in dtypes} != {wide(x.dtype)}:  # under autocast
-            found = {name: value.to(wide(x.dtype)) for name, value in found.items()}
-        return {name: value.contiguous() for name, value in found.items()}
+    def of_planes(self, x: Tensor) -> OfPlanes:
+        """The parameters that planes have, as in OF_PLANES: contiguous, all of one dtype, with the wide type of x's."""
+        found = [self.norm_weight, self.norm_bias, self.down_weight, self.down_bias, self.up_weight, self.up_bias]
+        dtypes = {each.dtype for each in found if each is not None}
+        if len(dtypes) > 1 or any(wide(each) != wide(x.dtype) for each in dtypes):  # under autocast
+            found = [None if each is None else each.to(wide(x.dtype)) for each in found]
+        return cast(OfPlanes, tuple([None if each is None else each.contiguous() for each in found]))
 
     def given(self, x: Tensor) -> dict[str, Tensor]:
         """The tensors of the call, by name and in order."""
@@ -174,7 +175,7 @@ def forward(passes: Passes, x: Tensor, parts: Parts) -> Tensor:
 
 
 def forward_keeping(passes: Passes, x: Tensor, parts: Parts) -> tuple[Tensor, list[Tensor]]:
-    """The result, and what spares `backward` passes: mean and variance of planes, pooled maps and gate, where any."""
+    """The result, and what spares `backward` passes: moments of planes, pooled maps and gate, where any."""
     return _forward(passes, x, parts, True)
 
 
@@ -185,7 +186,7 @@ def _forward(passes: Passes, x: Tensor, parts: Parts, keep: bool) -> tuple[Tenso
     together = getattr(passes, "together", None)
     if together is not None and (found := together(x, parts, keep)) is not None:
         return cast(tuple[Tensor, list[Tensor]], found)
-    kept = list(passes.moments(x)) if parts.has_planes else []
+    kept = [passes.moments(x)] if parts.has_planes else []
     affine = _affine(passes, x, parts, kept)
     if parts.spatial_weight is None:
         return passes.gated_affine(x, affine, None, None, parts.residual)[0], kept
@@ -198,22 +199,9 @@ def _forward(passes: Passes, x: Tensor, parts: Parts, keep: bool) -> tuple[Tenso
 def _affine(passes: Passes, x: Tensor, parts: Parts, kept: list[Tensor]) -> Affine:
     if not parts.has_planes:
         return None, None, None
-    values, (mean, variance) = parts.of_planes(x), kept[:2]
-    norm_weight, norm_bias, down_weight, down_bias, up_weight, up_bias = map(values.get, OF_PLANES)
-    affine = passes.factors(
-        mean,
-        variance,
-        norm_weight,
-        norm_bias,
-        down_weight,
-        down_bias,
-        up_weight,
-        up_bias,
-        parts.eps,
-        parts.statistic,
-        parts.norm,
-        wide(x.dtype),
-    )
+    mean, variance = kept[0]
+    options = parts.eps, parts.statistic, parts.norm, wide(x.dtype)
+    affine = passes.factors(mean, variance, *parts.of_planes(x), *options)
     return affine if parts.norm else (None, affine[1], None)
 
 
@@ -230,13 +218,13 @@ def backward(
     x = dense(x)
     grad, found = dense_as(grads[0], x), dict[str, Tensor]()
     if kept is None:
-        kept = list(passes.moments(x)) if parts.has_planes else []
+        kept = [passes.moments(x)] if parts.has_planes else []
 
     gate = pooled = grad_pooled = share = affine = None
     if parts.spatial_weight is not None:
         affine = _affine(passes, x, parts, kept)
         weight = parts.spatial_weight.to(wide(x.dtype)).reshape(2, 1, *parts.spatial_weight.shape[2:])
-        pooled, gate = kept[-2:] if kept[2 * parts.has_planes :] else _maps(passes, x, affine, weight)
+        pooled, gate = kept[-2:] if kept[parts.has_planes :] else _maps(passes, x, affine, weight)
         grad_logit, share = passes.gate_gradient(grad, x, affine, gate, pooled)
         grad_pooled, found["spatial_weight"] = _filter_gradients(passes, grad_logit, pooled, weight, wants)
 
@@ -247,7 +235,7 @@ def backward(
             found["x"] = passes.affine_gradient(grad, x, none, *maps, parts.residual, None, None)
     elif wants != {"spatial_weight"}:
         together = getattr(passes, "backward_together", None)
-        of_planes = None if together is None else together(grad, x, parts, *kept[:2], maps, wants)
+        of_planes = None if together is None else together(grad, x, parts, kept[0], maps, wants)
         if of_planes is None:
             of_planes = _of_planes(passes, grad, x, parts, kept, affine or _affine(passes, x, parts, kept), maps, wants)
         found |= of_planes
@@ -265,7 +253,7 @@ def _of_planes(
     wants: set[str],
 ) -> dict[str, Tensor]:
     """`backward_together` out of passes."""
-    mean, variance = kept[:2]
+    mean, variance = kept[0]
     if not parts.norm and maps[0] is None:
         # y = scale x: there is no centre in it, but sums of dy (x - centre) keep the digits that count.
         centre = mean.to(wide(x.dtype))
@@ -273,8 +261,9 @@ def _of_planes(
     sums = passes.affine_sums(grad, x, affine, *maps)
     pixels = x.shape[2] * x.shape[3]
     centre = torch.zeros_like(mean) if affine[0] is None else affine[0].double()
+    parameters = {name: each for name, each in zip(OF_PLANES, parts.of_planes(x), strict=True) if each is not None}
     by_mean, by_variance, found = plane_gradients(
-        sums, mean, variance, centre, parts.of_planes(x), parts.eps, parts.statistic, parts.norm, pixels
+        sums, mean, variance, centre, parameters, parts.eps, parts.statistic, parts.norm, pixels
     )
     if "x" in wants:
         if parts.norm and pixels == 1 and affine[1] is not None:  # the gradient is 0, and what cancels would not be

@@ -33,7 +33,7 @@ _forward = raw_operator(  # on the CPU alone
     "bool norm, bool residual, Tensor(a!)? moments, Tensor(b!)? pooled, Tensor(c!)? gate, Tensor(d!) out) -> ()"
 )
 _gradients = raw_operator(  # on the CPU alone
-    "instance_norm_attention_gradients(Tensor grad, Tensor x, Tensor mean, Tensor variance, Tensor? norm_weight, "
+    "instance_norm_attention_gradients(Tensor grad, Tensor x, Tensor moments, Tensor? norm_weight, "
     "Tensor? norm_bias, Tensor? down_weight, Tensor? down_bias, Tensor? up_weight, Tensor? up_bias, float eps, "
     "bool deviation, bool norm, bool residual, Tensor? gate, Tensor? pooled, Tensor? grad_pooled, Tensor? share, "
     "Tensor(a!)? grad_x, Tensor(b!)? grad_norm_weight, Tensor(c!)? grad_norm_bias, Tensor(d!)? grad_down_weight, "
@@ -64,20 +64,18 @@ def together(x: Tensor, parts: Parts, keep: bool) -> tuple[Tensor, list[Tensor]]
     spatial = None if parts.spatial_weight is None else parts.spatial_weight.to(x.dtype).contiguous()
     found = pooled = gate = None
     if keep and parts.has_planes:
-        found = torch.empty((2, *x.shape[:2]), dtype=torch.float64)
+        found = _two_of_planes(x)
     if keep and spatial is not None:
         pooled, gate = _maps(x, 2), _maps(x, 1)
-    values = map(parts.of_planes(x).get, OF_PLANES)
     options = parts.eps, parts.statistic == "mean+std", parts.norm, parts.residual
-    _forward(x, *values, spatial, *options, found, pooled, gate, out)
-    kept = [] if found is None else [found[0], found[1]]
-    return out, kept if pooled is None or gate is None else [*kept, pooled, gate]
+    _forward(x, *parts.of_planes(x), spatial, *options, found, pooled, gate, out)
+    return out, [each for each in (found, pooled, gate) if each is not None]
 
 
-def moments(x: Tensor) -> tuple[Tensor, Tensor]:
-    both = torch.empty((2, *x.shape[:2]), dtype=torch.float64, device=x.device)
-    _moments(x, both)
-    return both[0], both[1]
+def moments(x: Tensor) -> Tensor:
+    found = _two_of_planes(x)
+    _moments(x, found)
+    return found
 
 
 def factors(
@@ -130,7 +128,7 @@ def affine_sums(
     grad_pooled: Tensor | None,
     share: Tensor | None,
 ) -> Tensor:
-    sums = torch.empty((2, *x.shape[:2]), dtype=torch.float64, device=x.device)
+    sums = _two_of_planes(x)
     _affine_sums(grad, x, *affine, gate, pooled, grad_pooled, share, sums)
     return sums
 
@@ -156,8 +154,7 @@ def backward_together(
     grad: Tensor,
     x: Tensor,
     parts: Parts,
-    mean: Tensor,
-    variance: Tensor,
+    moments: Tensor,
     maps: Maps,
     wants: set[str],
 ) -> dict[str, Tensor] | None:
@@ -165,12 +162,19 @@ def backward_together(
     if x.device.type != "cpu":
         return None
     values = parts.of_planes(x)
-    found = {name: empty_gradient(each) for name, each in ({"x": x} | values).items() if name in wants}
+    found = {"x": empty_gradient(x)} if "x" in wants else {}
+    for name, each in zip(OF_PLANES, values, strict=True):
+        if each is not None and name in wants:
+            found[name] = torch.empty_like(each)
     options = parts.eps, parts.statistic == "mean+std", parts.norm, parts.residual
-    _gradients(
-        grad, x, mean, variance, *map(values.get, OF_PLANES), *options, *maps, *map(found.get, ("x", *OF_PLANES))
-    )
+    _gradients(grad, x, moments, *values, *options, *maps, *map(found.get, ("x", *OF_PLANES)))
     return found
+
+
+def _two_of_planes(x: Tensor) -> Tensor:
+    """Room for two numbers of every plane."""
+    n, c, _, _ = x.shape
+    return torch.empty((2, n, c), dtype=torch.float64, device=x.device)
 
 
 def _maps(x: Tensor, count: int) -> Tensor:

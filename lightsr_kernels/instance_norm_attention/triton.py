@@ -27,7 +27,7 @@ LAYERS = {"CHANNELS": 64, "HIDDEN": 16}  # channels and hidden units of the chan
 GATE_PIXELS = 128
 
 
-def moments(x: Tensor, config: Config | None = None) -> tuple[Tensor, Tensor]:
+def moments(x: Tensor, config: Config | None = None) -> Tensor:
     config = config or choose(MOMENT_CONFIGS, x)
     count, planes = up(_pixels(x), config.pixels), x.shape[0] * x.shape[1]
     workspace = torch.empty((3, count, planes), dtype=wide(x.dtype), device=x.device)
@@ -41,7 +41,7 @@ def moments(x: Tensor, config: Config | None = None) -> tuple[Tensor, Tensor]:
         triton_planes.merge_moments[(up(planes, MERGED["SIZE"]),)](
             workspace, found, count, planes, _pixels(x), PIXELS=config.pixels, **MERGED, **options(4)
         )
-    return found[0], found[1]
+    return found
 
 
 def factors(
