@@ -25,8 +25,7 @@ struct BFloat16 {
 
 // Each of these defines, in namespace lightsr::level: name, bytes and registers (how many there are), and on vectors F
 // of floats and D of doubles: fma, min, max, sqrt, load_part, store_part, widen and narrow; `pairs`, whether it has
-// vectors of Pair; `streams`, whether it has stores past the caches, with stream and settle; `powers`, whether it has
-// above_whole and times_power.
+// vectors of Pair; `streams`, whether it has stores past the caches, with stream and settle.
 #if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512VL__) && defined(__AVX512DQ__)
 #include "simd_avx512.h"
 #elif defined(__AVX2__) && defined(__FMA__) && defined(__F16C__)

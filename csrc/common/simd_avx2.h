@@ -149,8 +149,4 @@ inline void settle() {
   _mm_sfence();
 }
 
-constexpr bool powers = false;
-F above_whole(F v);
-F times_power(F v, F power);
-
 }  // namespace lightsr::level

@@ -3,6 +3,8 @@
 
 #include <immintrin.h>
 
+#define LIGHTSR_AVX512
+
 namespace lightsr::level {
 
 constexpr const char* name = "AVX-512";
@@ -145,16 +147,6 @@ inline void stream(BFloat16* to, F v) {
 // Other threads see them once this is done.
 inline void settle() {
   _mm_sfence();
-}
-
-// How far numbers are above the whole ones below them, and v times 2 to the power of those.
-constexpr bool powers = true;
-inline F above_whole(F v) {
-  constexpr int down = 1;
-  return _mm512_reduce_ps(v, down);
-}
-inline F times_power(F v, F power) {
-  return _mm512_scalef_ps(v, power);
 }
 
 // Pairs of bfloat16, one pair a lane, and sums of both products in float32.

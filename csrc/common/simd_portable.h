@@ -119,8 +119,4 @@ template <class S, class V>
 void stream(S*, V) {}
 inline void settle() {}
 
-constexpr bool powers = false;
-F above_whole(F v);
-F times_power(F v, F power);
-
 }  // namespace lightsr::level

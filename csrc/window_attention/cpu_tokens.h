@@ -149,55 +149,74 @@ class Tokens {
   // sum = add(c, sum) for all channels, in four sums, since each addition would wait for the one before.
   template <class Add>
   V over_channels(const Add& add) const {
+    const int64_t channels = channels_;  // read once: what `add` stores might be it, for all that the compiler knows
     V sums[4] = {V::fill(0), V::fill(0), V::fill(0), V::fill(0)};
     int64_t c = 0;
-    for (; c + 4 <= channels_; c += 4) {
+    for (; c + 4 <= channels; c += 4) {
+#pragma GCC unroll 4
       for (int k = 0; k < 4; ++k) sums[k] = add(c + k, sums[k]);
     }
-    for (; c < channels_; ++c) sums[0] = add(c, sums[0]);
+    for (; c < channels; ++c) sums[0] = add(c, sums[0]);
     return (sums[0] + sums[1]) + (sums[2] + sums[3]);
   }
 
   template <class Place, class... Part>
   void by_planes(const T* x, int64_t pixel, int many, S* work, const Place& place, V& mean, V& root,
                  Part... part) const {
-    const V share = V::fill(S(1) / S(channels_));
-    mean = share * over_channels([&](int64_t c, V sum) {
-             const V value = V::load(x + c * pixels_ + pixel, part...);
+    const int64_t channels = channels_, padded = padded_, pixels = pixels_;
+    const S *weight = weight_.data(), *bias = bias_.data();
+    const V share = V::fill(S(1) / S(channels));
+    mean = share * over_channels([=](int64_t c, V sum) {
+             const V value = V::load(x + c * pixels + pixel, part...);
              value.store(work + c * size);
              return sum + value;
            });
-    const V squares = over_channels([&](int64_t c, V sum) {
+    const V squares = over_channels([=](int64_t c, V sum) {
       const V centred = V::load(work + c * size) - mean;
       return lightsr::fma(centred, centred, sum);
     });
     root = V::fill(1) / sqrt(lightsr::fma(squares, share, V::fill(eps_)));
-    for (int64_t c = 0; c < padded_; c += size) {
-      const int there = static_cast<int>(std::min<int64_t>(size, channels_ - c));
+    F* rows[size];
+    const int count = sizeof...(part) ? many : size;
+    for (int i = 0; i < count; ++i) rows[i] = place(pixel + i);
+    const auto square = [=, &rows](int64_t c, int there) __attribute__((always_inline)) {
       V values[size];
+#pragma GCC unroll 16
       for (int i = 0; i < there; ++i) {
         const V normed = (V::load(work + (c + i) * size) - mean) * root;
-        values[i] = lightsr::fma(normed, V::fill(weight_.data()[c + i]), V::fill(bias_.data()[c + i]));
+        values[i] = lightsr::fma(normed, V::fill(weight[c + i]), V::fill(bias[c + i]));
       }
       for (int i = there; i < size; ++i) values[i] = V::fill(0);
       transpose(values);
-      for (int i = 0; i < many; ++i) values[i].store(place(pixel + i) + c);
-    }
+#pragma GCC unroll 16
+      for (int i = 0; i < count; ++i) values[i].store(rows[i] + c);
+    };
+    int64_t c = 0;
+    for (; c + size <= channels; c += size) square(c, size);
+    if (c < padded) square(c, static_cast<int>(channels - c));
   }
 
   template <class Place, class... Part>
   void add_planes(const T* x, T* out, int64_t pixel, int many, bool past, const Place& place, Part... part) const {
-    for (int64_t c = 0; c < channels_; c += size) {
+    const int64_t channels = channels_, pixels = pixels_;
+    const S* rows[size];
+    const int count = sizeof...(part) ? many : size;
+    for (int i = 0; i < count; ++i) rows[i] = place(pixel + i);
+    const auto square = [=, &rows](int64_t c, int there) __attribute__((always_inline)) {
       V values[size];
-      for (int i = 0; i < many; ++i) values[i] = V::load(place(pixel + i) + c);
-      for (int i = many; i < size; ++i) values[i] = V::fill(0);
+#pragma GCC unroll 16
+      for (int i = 0; i < count; ++i) values[i] = V::load(rows[i] + c);
+      for (int i = count; i < size; ++i) values[i] = V::fill(0);
       transpose(values);
-      const int there = static_cast<int>(std::min<int64_t>(size, channels_ - c));
+#pragma GCC unroll 16
       for (int i = 0; i < there; ++i) {
-        const int64_t at = (c + i) * pixels_ + pixel;
+        const int64_t at = (c + i) * pixels + pixel;
         put(values[i] + V::load(x + at, part...), out + at, past, part...);
       }
-    }
+    };
+    int64_t c = 0;
+    for (; c + size <= channels; c += size) square(c, size);
+    if (c < channels) square(c, static_cast<int>(channels - c));
   }
 
   bool planes_;
