@@ -103,7 +103,7 @@ __attribute__((noinline)) void product_tile(const Product<E>& product, int64_t r
     Ahead::Run soon = ahead ? ahead->next(left) : Ahead::Run{reinterpret_cast<const char*>(to), 0, left};
     left -= soon.steps;
     for (int64_t k = soon.steps; k > 0; --k, a += product.row_step, b += product.column_step, soon.at += soon.step) {
-      __builtin_prefetch(soon.at, 0, 2);
+      __builtin_prefetch(soon.at, 0, 3);
       Vec<E> values[vectors];
 #pragma GCC unroll 4
       for (int v = 0; v < vectors; ++v) {

@@ -35,7 +35,7 @@ __attribute__((noinline)) void taps_tile(const Taps<E>& taps, bool more, E* tile
     Ahead::Run soon = ahead.next(left);
     left -= soon.steps;
     for (int64_t k = soon.steps; k > 0; --k, soon.at += soon.step) {
-      __builtin_prefetch(soon.at, 0, 2);
+      __builtin_prefetch(soon.at, 0, 3);
       const int64_t place = *table++;
       const E* row = last ? a + place : a;
       const E* column = last ? b : b + place;

@@ -72,8 +72,8 @@ void correlate(const Correlation<T>& job) {
     if ((row & job.soon.shared) == job.soon.turn_x) soon_x += row * job.soon.row, x_step = job.soon.vector;
     if ((row & job.soon.shared) == job.soon.turn_grad) soon_grad += row * job.soon.row, grad_step = job.soon.vector;
     for (int64_t v = 0; v < job.vectors; ++v, x += Vec<T>::size, grad += Vec<T>::size) {
-      __builtin_prefetch(soon_x, 0, 2);
-      __builtin_prefetch(soon_grad, 0, 2);
+      __builtin_prefetch(soon_x, 0, 3);
+      __builtin_prefetch(soon_grad, 0, 3);
       soon_x += x_step, soon_grad += grad_step;
       correlate_vector<T, true>(sums, job, x, grad, columns);
     }

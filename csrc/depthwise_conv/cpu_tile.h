@@ -163,7 +163,7 @@ template <class T, int R, int V, int... i>
 
 template <class T, int V, int... i>
 [[gnu::always_inline]] inline void fetch(const Tile<T>& tile, Indices<i...>) {
-  (__builtin_prefetch(tile.soon_read + i / V * tile.soon_row + i % V * tile.soon_vector, 0, 2), ...);
+  (__builtin_prefetch(tile.soon_read + i / V * tile.soon_row + i % V * tile.soon_vector, 0, 3), ...);
   if (tile.soon_written)
     (__builtin_prefetch(tile.soon_written + i / V * tile.soon_row + i % V * tile.soon_vector, 1), ...);
   for (const char* met : tile.soon_met)

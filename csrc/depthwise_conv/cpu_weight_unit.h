@@ -1,7 +1,7 @@
 // All taps' sums over one unit of cpu_weight.h: the filter in blocks of rows and columns whose sums fit the registers.
 //
 // Row y of x and row y + KH / 2 - i of the gradient make up tap row i. A block runs over the rows of x that all of its
-// tap rows take; the few others, near the upper and lower end of the picture, come one tap row at a time.
+// tap rows take; the few others, near the upper and lower end of the picture, come one at a time, with those that do.
 #pragma once
 
 #include <algorithm>
@@ -68,11 +68,17 @@ struct WeightUnit {
     int64_t until = std::max(from, std::min<int64_t>(end, height + i - kh / 2));
     run_rows(i, many, j, wide, from, until);
     first.soon = {.x = first.soon.x, .grad = first.soon.x};
-    for (int row = i; row < i + many; ++row) {
-      int64_t start = std::max<int64_t>(begin, row - kh / 2), stop = std::min<int64_t>(end, height + row - kh / 2);
-      run_rows(row, 1, j, wide, start, std::min(from, stop));
-      run_rows(row, 1, j, wide, std::max(until, start), stop);
-    }
+    const auto edge = [&](int64_t y) {
+      const int64_t low = std::max<int64_t>(i, y + kh / 2 - height + 1);
+      const int64_t count = std::min<int64_t>(i + many, y + kh / 2 + 1) - low;
+      const int64_t parts = (count + most_rows_of<T> - 1) / most_rows_of<T>;
+      for (int64_t part = 0; part < parts; ++part) {
+        const int64_t row = low + count * part / parts, stop = low + count * (part + 1) / parts;
+        run_rows(int(row), int(stop - row), j, wide, y, y + 1);
+      }
+    };
+    for (int64_t y = begin; y < std::min(from, end); ++y) edge(y);
+    for (int64_t y = until; y < end; ++y) edge(y);
   }
 
   void run_rows(int i, int many, int j, int wide, int64_t from, int64_t until) const {
