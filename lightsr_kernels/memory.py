@@ -14,7 +14,6 @@ import math
 import os
 import weakref
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from threading import Lock
 from typing import Any
@@ -123,8 +122,10 @@ def empty(
     if device.type == "cpu" and not watched:
         size = math.prod(shape) * dtype.itemsize
         if size >= SMALL:
-            with suppress(MemoryError):  # torch's own words for it come below
+            try:
                 return torch.frombuffer(_pool.lease(size), dtype=dtype).resize_(shape, memory_format=layout)
+            except MemoryError:
+                pass  # torch's own words for it come below
     return torch.empty(shape, dtype=dtype, device=device, memory_format=layout)
 
 

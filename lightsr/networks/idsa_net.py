@@ -77,8 +77,9 @@ class LargeKernelPurification(Block):
     def _fused(self, parts: list[Tensor]) -> Tensor:
         """Parts are read where they lie, the shuffle is an order of the first 1x1's rows; the end of it is one call."""
         if self.full:
-            bias = self.entry.bias[self.order]  # type: ignore[index]
-            u = ops.distillation_fusion(parts, self.entry.weight[self.order], bias, activation="gelu")
+            weight = self.entry.weight.index_select(0, self.order)
+            bias = self.entry.bias.index_select(0, self.order)  # type: ignore[union-attr]
+            u = ops.distillation_fusion(parts, weight, bias, activation="gelu")
         else:
             parts = [torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]]
             u = parts[0][:, self.order]
