@@ -47,24 +47,28 @@ class ChannelNorm {
 #pragma GCC unroll 4
       for (int v = 0; v < vectors; ++v) each(v);
     };
+    // Read once: what is stored might be these, for all that the compiler knows.
+    const int64_t channels = channels_, step = to.numbers.step, far = x.step;
+    const auto buffer = to.numbers.at(0, p);
+    const T* from = x.at(0, p);
     const auto at = [=](int64_t c, int v) {
       if constexpr (copied)
-        return Vec<S>::load(to.numbers.at(c, p + v * size), part...);
+        return Vec<S>::load(buffer + c * step + v * size, part...);
       else
-        return Vec<S>::load(x.at(c, p + v * size), part...);
+        return Vec<S>::load(from + c * far + v * size, part...);
     };
     const Vec<S> share = Vec<S>::fill(S(1) / S(channels_)), zero = Vec<S>::fill(0);
     Vec<S> mean[vectors], squares[vectors], root[vectors];
     every([&](int v) { mean[v] = squares[v] = zero; });
-    for (int64_t c = 0; c < channels_; ++c) {
+    for (int64_t c = 0; c < channels; ++c) {
       every([&](int v) {
-        const Vec<S> value = Vec<S>::load(x.at(c, p + v * size), part...);
-        if constexpr (copied) value.store(to.numbers.at(c, p + v * size), part...);
+        const Vec<S> value = Vec<S>::load(from + c * far + v * size, part...);
+        if constexpr (copied) value.store(buffer + c * step + v * size, part...);
         mean[v] = mean[v] + value;
       });
     }
     every([&](int v) { mean[v] = mean[v] * share; });
-    for (int64_t c = 0; c < channels_; ++c) {
+    for (int64_t c = 0; c < channels; ++c) {
       every([&](int v) {
         const Vec<S> centred = at(c, v) - mean[v];
         squares[v] = fma(centred, centred, squares[v]);
@@ -72,10 +76,10 @@ class ChannelNorm {
     }
     every([&](int v) { root[v] = Vec<S>::fill(1) / sqrt(fma(squares[v], share, Vec<S>::fill(eps_))); });
     const auto weight = weight_.from_channel(0), bias = bias_.from_channel(0);
-    for (int64_t c = 0; c < channels_; ++c) {
+    for (int64_t c = 0; c < channels; ++c) {
       every([&](int v) {
         const Vec<S> normed = (at(c, v) - mean[v]) * root[v];
-        fma(normed, weight.at(c, p), bias.at(c, p)).store(to.numbers.at(c, p + v * size), part...);
+        fma(normed, weight.at(c, p), bias.at(c, p)).store(buffer + c * step + v * size, part...);
       });
     }
   }
