@@ -112,7 +112,7 @@ class _WithGradient(torch.autograd.Function):
         return None, None, None, *each
 
 
-# Past what Function.apply does for torch.func, which `is_plain` has ruled out.
+# Past what Function.apply does for torch.func: no transform is active where `is_plain` says so.
 _apply = super(torch.autograd.Function, _WithGradient).apply
 
 

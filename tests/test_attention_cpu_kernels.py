@@ -23,15 +23,20 @@ import lightsr_kernels
 from lightsr_kernels.dispatch import call
 from lightsr_kernels.functional import layout_of
 from lightsr_kernels.instance_norm_attention import compose
-from lightsr_kernels.spec import SPECS
+from lightsr_kernels.spec import SPECS, OpSpec
 
 CSRC = Path(__file__).resolve().parents[1] / "csrc"
 TORCH = Path(torch.__file__).parent
 DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16]  # in the order of csrc/common/types.h
-OPS = ("instance_norm_attention", "instance_norm", "channel_attention", "spatial_attention")
+BY_MEAN = "channel_attention by the mean"
+OPS = ("instance_norm_attention", "instance_norm", "channel_attention", BY_MEAN, "spatial_attention")
 LAYOUTS = (torch.contiguous_format, torch.channels_last)
 each_op = pytest.mark.parametrize("op", OPS)
 each_layout = pytest.mark.parametrize("layout", LAYOUTS, ids=["nchw", "nhwc"])
+
+
+def spec_of(op: str) -> OpSpec:
+    return SPECS[op.partition(" ")[0]]
 
 
 def others_of(op: str, c: int, statistic: float = 1.0) -> list[Any]:
@@ -45,6 +50,7 @@ def others_of(op: str, c: int, statistic: float = 1.0) -> list[Any]:
         "instance_norm_attention": [*norm, *gate, *spatial, 1e-5],
         "instance_norm": [*norm, 1e-5],
         "channel_attention": [*gate, "mean+std"],
+        BY_MEAN: [*gate, "mean"],
         "spatial_attention": spatial,
     }[op]
 
@@ -58,7 +64,7 @@ def run(op: str, backend: str, dtype: torch.dtype, args: list[Any]) -> list[Tens
     ]
     given = iter(inputs)
     with lightsr_kernels.backend(backend):
-        out = call(SPECS[op], *[next(given) if isinstance(each, Tensor) else each for each in args])
+        out = call(spec_of(op), *[next(given) if isinstance(each, Tensor) else each for each in args])
     weights = torch.randn(out.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     return [out.detach(), *torch.autograd.grad(out, inputs, weights.to(dtype))]
 
@@ -150,7 +156,7 @@ def test_bits_do_not_depend_on_threads(op: str, layout: torch.memory_format) -> 
     torch.manual_seed(0)
     before = torch.get_num_threads()
     try:
-        for shape in ((6, 5, 50, 60), (1, 33, 90, 110), (3, 40, 40, 41), (1, 2, 100, 90)):
+        for shape in ((6, 5, 50, 60), (1, 33, 90, 110), (3, 40, 40, 41), (1, 2, 100, 90), (3, 170, 20, 21)):
             args = [torch.randn(shape).contiguous(memory_format=layout), *others_of(op, shape[1])]
             found = []
             for threads in (1, 2, 3):
@@ -170,7 +176,7 @@ def test_keeping_changes_nothing(op: str, layout: torch.memory_format) -> None:
     x = torch.randn(2, 12, 30, 41).contiguous(memory_format=layout)
     args = [x, *others_of(op, 12)]
     with lightsr_kernels.backend("cpu"):
-        kernels = lightsr_kernels.dispatch.kernels_for(SPECS[op], tuple(args))
+        kernels = lightsr_kernels.dispatch.kernels_for(spec_of(op), tuple(args))
         out, kept = kernels.forward_keeping(*args)
         assert torch.equal(out, kernels.forward(*args))
         wanted = [True] * sum(isinstance(each, Tensor) for each in args)
@@ -397,7 +403,7 @@ def test_every_level(level: Level, op: str, layout: torch.memory_format, dtype: 
         if op == "instance_norm_attention":
             parts = compose.parts(*others)
         else:
-            parts = import_module(f"lightsr_kernels.{op}.parts").parts(*others)
+            parts = import_module(f"lightsr_kernels.{spec_of(op).name}.parts").parts(*others)
         out = compose.forward(passes, x, parts)
         weights = torch.randn(out.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64).to(dtype)
         tensors = sum(isinstance(each, Tensor) for each in others) + 1

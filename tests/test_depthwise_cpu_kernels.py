@@ -210,13 +210,26 @@ def test_weight(kernels: ctypes.CDLL, dtype: torch.dtype, channels_last: bool) -
 
 def test_gelu_keeps_its_lower_tail(kernels: ctypes.CDLL) -> None:
     """To a few units of the result's last place, down to where results are no normal numbers any more and then 0."""
-    x = torch.cat([torch.linspace(-13, 6, 4000), torch.tensor([-1e-30, 1e-30, -14.5, -40, -1e38, 1e38])])
-    got = run_forward(kernels, x.view(1, 1, 1, -1), torch.ones(1, 1, 1, 1), (1, 1), False, activation="gelu").flatten()
+    borders = torch.arange(-64, 65) / 8.0  # of the pieces that a table has polynomials for
+    borders = torch.cat([borders, borders.nextafter(borders + 1), borders.nextafter(borders - 1)])
+    ends = torch.tensor([-1e-30, 1e-30, 0.0, -14.5, -40, -1e38, 1e38])
+    x = torch.cat([torch.linspace(-13, 6, 4000), borders, ends])
+    got = gelu_of(kernels, x)
     wide = x.double()
     expected = 0.5 * wide * torch.special.erfc(wide * -(0.5**0.5))
     # Without fused multiply-adds the rounding of x^2 is multiplied into the tail.
     step = torch.finfo(x.dtype).eps * (8 + wide.square() / 4)
     assert ((got.double() - expected).abs() <= step * expected.abs() + 1e-43).all()
+    assert torch.equal(got.signbit(), x.signbit())
+    for neighbour in (0.0, -5.0, 10.0, float("nan")):  # which lane has what changes no bit of another one's result
+        both = gelu_of(kernels, torch.stack([x, torch.full_like(x, neighbour)], 1).flatten())
+        assert torch.equal(both[::2], got)
+    assert gelu_of(kernels, torch.tensor([float("nan"), float("inf"), 1.0]))[:2].tolist()[1] == float("inf")
+    assert gelu_of(kernels, torch.tensor([1.0, float("nan")])).isnan().tolist() == [False, True]
+
+
+def gelu_of(kernels: ctypes.CDLL, x: torch.Tensor) -> torch.Tensor:
+    return run_forward(kernels, x.view(1, 1, 1, -1), torch.ones(1, 1, 1, 1), (1, 1), False, activation="gelu").flatten()
 
 
 @pytest.mark.parametrize("activation", ["sigmoid", "silu"])

@@ -6,7 +6,7 @@
 //   Vec<float> v = Vec<float>::load(p, count);  // the first count lanes, 0 <= count <= size; the others are 0, unread
 //
 // Then v.store(p), v.store(p, count), v.stream(p); Vec<float>::fill(2); + - * /; fma(a, b, c), which is a b + c; min,
-// max, sqrt, select and sum.
+// max, sqrt and select; sum is in shuffle.h.
 #pragma once
 
 #include <cstdint>

@@ -1,7 +1,8 @@
 // All taps' sums over one unit of cpu_weight.h: the filter in blocks of rows and columns whose sums fit the registers.
 //
 // Row y of x and row y + KH / 2 - i of the gradient make up tap row i. A block runs over the rows of x that all of its
-// tap rows take; the few others, near the upper and lower end of the picture, come one at a time, with those that do.
+// tap rows take; the few others, near the upper and lower end of the picture, come row by row, with the tap rows that
+// take them.
 #pragma once
 
 #include <algorithm>

@@ -26,8 +26,8 @@ inline Vec<float> quick_erf(Vec<float> x) {
   return select<float>(x < F::fill(-far), F::fill(-1), near * p / q);
 }
 
-// x (1 + erf(x / sqrt 2)) / 2: half the instructions of simd_math.h's, whose lower tail is exact. This one is off by a
-// few units in the last place of x, as PyTorch's is.
+// x (1 + erf(x / sqrt 2)) / 2: half the instructions of everywhere::gelu, whose lower tail is exact. This one is off by
+// a few units in the last place of x, as PyTorch's is.
 inline Vec<float> quick_gelu(Vec<float> x) {
   const Vec<float> half = Vec<float>::fill(0.5f) * x;
   return fma(half, quick_erf(x), half);

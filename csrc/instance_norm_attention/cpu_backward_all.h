@@ -64,14 +64,15 @@ class WholeBackwardPass {
     affine.scale = call_.factors.scale;
     affine.shift = call_.factors.shift;
     affine.constant = constant_.data();
-    // A gate that reads the mean alone has gradients that do not depend on x.
-    const bool sloped = call_.factors.norm || call_.factors.statistic == Statistic::mean_and_deviation;
-    affine.slope = sloped ? slope_.data() : nullptr;
+    affine.slope = sloped() ? slope_.data() : nullptr;
     affine.sums = found_.data();
     // A norm of one pixel is its bias, whatever x is: what cancels would leave a rounding.
     if (gradient && call_.factors.norm && size_.pixels == 1) affine.scale = zeros_.data();
     return apart(affine);
   }
+
+  // A gate that reads the mean alone leaves no term in a pixel's own x.
+  bool sloped() const { return call_.factors.norm || call_.factors.statistic == Statistic::mean_and_deviation; }
 
   // y = scale x has no centre, but sums of dy (x - centre) keep the digits that count. Without a gate nothing reads y.
   bool centred() const { return !call_.factors.norm && !call_.affine.gate; }
@@ -113,7 +114,7 @@ class WholeBackwardPass {
     const OfPlane& by = of_planes_[i];
     const double pixels = double(size_.pixels), slope = 2 / pixels * by.variance;
     const double apart = call_.factors.mean[i] - double(static_cast<const E*>(call_.factors.centre)[i]);
-    constant_[i] = E(by.mean / pixels - slope * apart);
+    constant_[i] = E(by.mean / pixels - (sloped() ? slope * apart : 0));  // 0 times what is no number would be none
     slope_[i] = E(slope);
   }
 

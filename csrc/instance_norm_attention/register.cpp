@@ -157,7 +157,7 @@ void forward(Tensor x, MaybeTensor norm_weight, MaybeTensor norm_bias, MaybeTens
   int64_t n = x.size(0), c = x.size(1), h = x.size(2), w = x.size(3), k = spatial_weight ? spatial_weight->size(3) : 1;
   STD_TORCH_CHECK(k % 2 == 1, "spatial_weight must be odd a side, got ", k);
   bool last = layout_of(x), factors = norm || down_weight;
-  std::vector<double> own(factors && !found ? 2 * n * c : 0), affine(factors ? 3 * n * c : 0);
+  std::vector<double> own(factors && !found ? 2 * n * c : 0), affine(size_t(3 * n * c));
   double* numbers_found = own.data();
   if (found)
     numbers_found =

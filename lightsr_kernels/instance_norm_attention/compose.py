@@ -268,9 +268,11 @@ def _of_planes(
     if "x" in wants:
         if parts.norm and pixels == 1 and affine[1] is not None:  # the gradient is 0, and what cancels would not be
             affine = affine[0], torch.zeros_like(affine[1]), affine[2]
-        slopes = 2 / pixels * by_variance
-        constant = (by_mean / pixels - slopes * (mean - centre)).to(wide(x.dtype))
-        slope = slopes.to(wide(x.dtype))
+        constant, slope = by_mean / pixels, None
+        if parts.norm or parts.statistic == "mean+std":  # a gate that reads the mean alone has none
+            slopes = 2 / pixels * by_variance
+            constant, slope = constant - slopes * (mean - centre), slopes.to(wide(x.dtype))
+        constant = constant.to(wide(x.dtype))
         found["x"] = passes.affine_gradient(grad, x, affine, *maps, parts.residual, constant, slope)
     return found
 
