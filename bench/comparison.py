@@ -15,6 +15,7 @@ from .contender import Contender, NotHereError, Prepare
 from .memory import peak_of
 from .peak import copy_of, multiply_adds
 from .rounds import PAUSE, Rounds
+from .traffic import moved
 
 LENIENT = 20  # times our tolerance: beyond that a rival has computed something else
 
@@ -68,6 +69,7 @@ class Row:
     rounds: int = 0
     error: float | None = None  # of the largest value
     memory: int | None = None  # bytes by which the process grew, preparation, result and scratch memory together
+    moved: int | None = None  # bytes that our kernels read and write in a call, as traffic.py counts them
     reason: str = ""  # why there is no number
     expected: float | None = None  # seconds, where that is the reason
     times: list[float] = field(default_factory=list, repr=False)
@@ -106,6 +108,8 @@ class Comparison:
             result["of FMA peak"] = self.case.flops / row.seconds / self.peak
         if row.seconds and self.case.bytes:
             result["of copy bandwidth"] = self.case.bytes / row.seconds / self.copy
+        if row.moved and self.case.bytes:
+            result["moved over the least"] = row.moved / self.case.bytes
         result["times the best rival"] = self.ratio(row)
         return result
 
@@ -143,6 +147,7 @@ def compare(case: Case, device: str, seconds: float, longest: float, least: int 
         assert row.error is not None and row.error <= limit, (
             f"{case.name} by {row.name}: off by {row.error:.2g} of the largest value, so there is no number"
         )
+        row.moved = moved(contender.run)
         ready[row.name] = contender
         mine.append(row)
     slow: list[tuple[float, Row, Prepare]] = []

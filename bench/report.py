@@ -63,8 +63,8 @@ def table(comparisons: list[Comparison]) -> Iterator[str]:
     """One line for each of ours in each case, slower ones included."""
     width = max(len(each.case.name) for each in comparisons)
     yield (
-        f"{'case':{width}} {'ours':24} {'ms':>9} {'GFLOP/s':>8} {'of peak':>7} {'of copy':>7} {'MB':>6}   "
-        f"{'best rival':26} {'ms':>9} {'MB':>6} {'times':>7}"
+        f"{'case':{width}} {'ours':24} {'ms':>9} {'GFLOP/s':>8} {'of peak':>7} {'of copy':>7} "
+        f"{'moved':>6} {'times':>5} {'MB':>6}   {'best rival':26} {'ms':>9} {'MB':>6} {'times':>7}"
     )
     for found in comparisons:
         best = found.best_rival
@@ -75,7 +75,8 @@ def table(comparisons: list[Comparison]) -> Iterator[str]:
             yield (
                 f"{found.case.name:{width}} {row.name.removeprefix('lightsr '):24} {milliseconds(row):>9} "
                 f"{figures.get('GFLOP/s', 0):8.1f} {figures.get('of FMA peak', 0):7.0%} "
-                f"{figures.get('of copy bandwidth', 0):7.0%} {megabytes(row):>6}   "
+                f"{figures.get('of copy bandwidth', 0):7.0%} {f'{row.moved / 1e6:.0f}' if row.moved else '':>6} "
+                f"{f'{least:.2f}' if (least := figures.get('moved over the least')) else '':>5} {megabytes(row):>6}   "
                 f"{best.name if best else 'none':26} {milliseconds(best):>9} {megabytes(best):>6} "
                 f"{f'{ratio:.2f}' if ratio else '':>7}{mark}"
             )

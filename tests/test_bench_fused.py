@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
+import lightsr_kernels
+
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.append(str(ROOT))  # at the end: bench comes from the checkout, the packages from where they are installed
 
@@ -18,6 +20,7 @@ from bench.comparison import Comparison, Row  # noqa: E402
 from bench.contender import NotHereError  # noqa: E402
 from bench.op_case import WAYS, OpCase, sample_names  # noqa: E402
 from bench.op_rivals import RIVALS  # noqa: E402
+from bench.traffic import moved  # noqa: E402
 from lightsr_kernels.spec import SPECS  # noqa: E402
 
 OPS = ("distillation_fusion", "instance_norm_attention")  # one that takes lists, one that rivals write differently
@@ -51,6 +54,27 @@ def test_everyone_computes_the_case_or_says_why_not(op: str, way: str, dtype: st
             assert case.error(result, wanted) <= lenient * TOLERANCE[DTYPES[dtype]], contender.name
     engines = {name.split()[0] for name in reasons}
     assert engines <= {"onnxruntime", "openvino"} and (way == "forward" or len(engines) == 2)
+
+
+@pytest.mark.parametrize("layout", [0, 1], ids=["nchw", "channels_last"])
+@pytest.mark.parametrize(
+    ("op", "least", "most"),
+    [("split_distillation", 1, 1.2), ("distillation_fusion", 1, 1.2), ("instance_norm_attention", 2, 2.5)],
+)
+def test_what_kernels_move(op: str, least: float, most: float, layout: int) -> None:
+    """As often as they go through it: all once, or what is normalised three times and the result once."""
+    for way in WAYS:
+        case = small(op, way, "float32")
+        contender = case.ours("cpu")[layout](case, case.inputs("cpu"))
+        found = moved(contender.run)
+        assert found is not None
+        if way == "forward":
+            assert least * 0.99 <= found / case.bytes <= most
+            forward = found
+    assert found > 2 * forward
+    assert moved(lambda: torch.zeros(3)) is None
+    x = torch.zeros(1, 4, 5, 5)
+    assert moved(lambda: lightsr_kernels.dense_conv(x, torch.zeros(4, 4, 3, 3))) is None  # not known to traffic.py
 
 
 def test_gradients_come_behind_the_results() -> None:
