@@ -143,11 +143,10 @@ def compare(case: Case, device: str, seconds: float, longest: float, least: int 
     rivals: list[Row] = []
     for prepare in case.ours(device):
         predict(case, device, prepare)
-        contender, row = first(case, given, wanted, prepare)
+        contender, row = first(case, given, wanted, prepare, counted=True)
         assert row.error is not None and row.error <= limit, (
             f"{case.name} by {row.name}: off by {row.error:.2g} of the largest value, so there is no number"
         )
-        row.moved = moved(contender.run)
         ready[row.name] = contender
         mine.append(row)
     slow: list[tuple[float, Row, Prepare]] = []
@@ -168,15 +167,20 @@ def compare(case: Case, device: str, seconds: float, longest: float, least: int 
     return timed(case, given, ready, mine, rivals, seconds, least)
 
 
-def first(case: Case, given: Any, wanted: Any, prepare: Prepare) -> tuple[Contender, Row]:
-    """A contender prepared and called once, with the memory that took and how exact the result is."""
+def first(case: Case, given: Any, wanted: Any, prepare: Prepare, counted: bool = False) -> tuple[Contender, Row]:
+    """A contender prepared and called once, with the memory that took and how exact the result is.
 
-    def work() -> tuple[Contender, Any]:
+    `counted`: also with what our kernels move, which takes a hand in how operators are called.
+    """
+
+    def work() -> tuple[Contender, tuple[Any, int | None]]:
         contender = prepare(case, given)
-        return contender, contender.run()
+        return contender, moved(contender.run) if counted else (contender.run(), None)
 
-    (contender, result), memory = peak_of(work, given.x.device.type)
-    return contender, Row(contender.name, error=case.error(contender.result(result), wanted), memory=memory)
+    (contender, (result, through)), memory = peak_of(work, given.x.device.type)
+    return contender, Row(
+        contender.name, error=case.error(contender.result(result), wanted), memory=memory, moved=through
+    )
 
 
 def add(case: Case, given: Any, wanted: Any, limit: float, prepare: Prepare, ready: dict[str, Contender]) -> Row:

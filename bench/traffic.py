@@ -41,8 +41,8 @@ def times(kernel: str, given: dict[str, Any]) -> dict[str, int] | None:
     return {} if kernel in ONCE else None
 
 
-def moved(run: Callable[[], Any]) -> int | None:
-    """Bytes that the compiled kernels move in a call of `run`; None where there are none, or some not known here."""
+def moved(run: Callable[[], Any]) -> tuple[Any, int | None]:
+    """What `run` returns, and the bytes that its kernels move; None where there are none, or some not known here."""
     found: list[int | None] = []
     call = OpOverload.__call__
 
@@ -58,8 +58,8 @@ def moved(run: Callable[[], Any]) -> int | None:
         return call(operator, *args, **kwargs)
 
     with patch.object(OpOverload, "__call__", counting):
-        run()
-    return None if not found or None in found else sum(each for each in found if each)
+        result = run()
+    return result, None if not found or None in found else sum(each for each in found if each)
 
 
 def tensors(value: Any) -> Iterator[Tensor]:

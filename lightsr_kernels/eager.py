@@ -44,16 +44,21 @@ def is_plain(args: tuple[Any, ...]) -> bool:
 
 def run(spec: OpSpec, kernels: Any, args: tuple[Any, ...]) -> Any:
     """Runs a call on the kernels of a backend, with gradients where some are wanted."""
-    if torch.is_grad_enabled():
-        tensors = _tensors(args)
-        if any(each.requires_grad for each in tensors):
-            return _apply(spec, kernels, args, *tensors)  # type: ignore[no-untyped-call]
-    return kernels.forward(*args)
+    recorded = _recorded(args)
+    return _apply(spec, kernels, args, *recorded) if recorded else kernels.forward(*args)  # type: ignore[no-untyped-call]
 
 
 def wants_gradients(args: tuple[Any, ...]) -> bool:
     """Whether autograd records a call with these arguments."""
-    return torch.is_grad_enabled() and any(each.requires_grad for each in _tensors(args))
+    return bool(_recorded(args))
+
+
+def _recorded(args: tuple[Any, ...]) -> list[Tensor]:
+    """The tensors among the arguments, where autograd records the call; else none."""
+    if not torch.is_grad_enabled():
+        return []
+    tensors = _tensors(args)
+    return tensors if any(each.requires_grad for each in tensors) else []
 
 
 def _tensors(args: tuple[Any, ...]) -> list[Tensor]:
