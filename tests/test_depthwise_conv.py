@@ -150,20 +150,34 @@ def test_what_is_left_to_pytorch_has_the_same_result(
 
 
 @pytest.mark.parametrize("capability", ["AVX512", "AVX2"])
-def test_small_bfloat16_filters_are_pytorchs_where_it_has_instructions_for_them(
+def test_filters_of_one_row_or_column_are_pytorchs_where_it_has_instructions_for_them(
     capability: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
     x = torch.zeros(1, 8, 9, 9, dtype=torch.bfloat16).contiguous(memory_format=torch.channels_last)
-    weight = torch.zeros(8, 1, 3, 3, dtype=torch.bfloat16)
+    weight = torch.zeros(8, 1, 5, 1, dtype=torch.bfloat16)
     left = capability == "AVX512"
-    assert faster("cpu", x, weight, None, [1, 1]) is not left
+    assert faster("cpu", x, weight, None, [3, 3]) is not left
     assert faster("cpu", x, weight, None, [1, 1], activation="relu")
     assert faster("cpu", x, weight, None, [1, 1], residual=x)
     assert faster("cpu", x.contiguous(), weight, None, [1, 1])
     assert faster("cuda", x, weight, None, [1, 1])
-    assert faster("cpu", x, weight.new_zeros(8, 1, 5, 1), None, [3, 3]) is not left
-    assert faster("cpu", x, weight.new_zeros(8, 1, 3, 7), None, [1, 1])
+    assert faster("cpu", x, weight.new_zeros(8, 1, 1, 15), None, [1, 1]) is not left
+    assert faster("cpu", x, weight.new_zeros(8, 1, 1, 17), None, [1, 1])
+    assert faster("cpu", x, weight.new_zeros(8, 1, 3, 3), None, [1, 1])
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
     assert faster("cpu", x, weight, None, [1, 1])
+
+
+@pytest.mark.parametrize(
+    ("channels", "kh", "kw", "left"),
+    [(8, 1, 1, True), (8, 1, 31, True), (8, 7, 1, True), (8, 9, 1, False), (64, 3, 3, False)]
+    + [(65, 3, 3, True), (65, 5, 3, True), (65, 5, 5, False)],
+)
+def test_which_float32_filters_are_pytorchs(
+    channels: int, kh: int, kw: int, left: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+    x = torch.zeros(1, channels, 9, 9).contiguous(memory_format=torch.channels_last)
+    assert faster("cpu", x, torch.zeros(channels, 1, kh, kw), None, [1, 1]) is not left

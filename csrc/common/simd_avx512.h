@@ -163,12 +163,6 @@ inline void add_product(F& sum, P a, P b) {
 inline P pair(__m256i first, __m256i second) {
   return _mm512_or_si512(_mm512_cvtepu16_epi32(first), _mm512_slli_epi32(_mm512_cvtepu16_epi32(second), 16));
 }
-// Places first and 32 + first, first + 1 and 33 + first and so on, of 16 bits each.
-inline __m512i by_turns(int first) {
-  __m512i lanes = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
-  return _mm512_add_epi32(_mm512_or_si512(lanes, _mm512_slli_epi32(lanes, 16)),
-                          _mm512_set1_epi32((first + 32) << 16 | first));
-}
 // Of the 16 numbers from place `at` on those that a row of `width` has; 0 for the others, which are not read.
 inline __m256i window(const BFloat16* row, int64_t at, int64_t width) {
   if (at >= 0 && at + 16 <= width) return load16(row + at);

@@ -6,9 +6,9 @@
 // in memory. With a dilation of columns the pixels of a tile are that far apart, as its taps are, and nothing else
 // changes.
 //
-// Only tiles at the left and right ends of a row read from a patch, a copy of their pixels with zeros around; rows
-// above and below the picture are skipped. The last tile of a row, the last rows and the last vector of channels reach
-// back over what is done, and give the same again.
+// Tiles at the left and right ends of a row read zeros in place of the pixels that are outside; rows above and below
+// the picture are skipped. The last tile of a row, the last rows and the last vector of channels reach back over what
+// is done, and give the same again.
 #pragma once
 
 #include <cstring>
@@ -70,8 +70,8 @@ class Pixels {
   using T = typename Lines::Sum;
   using Tap = typename Lines::Tap;
   using Value = typename Lines::Value;
-  static constexpr int R = Sums::R, size = Vec<T>::size, lanes = Lines::lanes, columns = Lines::columns(KW);
-  static constexpr int wide = V + KW - 1, most_tiles = 4;
+  static constexpr int R = Sums::rows, size = Vec<T>::size, lanes = Lines::lanes, columns = Lines::columns(KW);
+  static constexpr int wide = V + KW - 1, most_tiles = 8;
   static constexpr int64_t near_bytes = 640 * 1024;  // of the rows in use: some of the second-level cache
 
   struct RowOfTiles {
@@ -83,7 +83,7 @@ class Pixels {
   int64_t channel(int64_t group) const { return std::min(group * lanes, call.c - lanes); }
 
   void pack(Tap* to, T& start, int64_t group, int64_t lane) const {
-    int64_t c = channel(group) + lane;
+    int64_t c = channel(group) + Lines::channel(int(lane));
     const Value *bias = static_cast<const Value*>(call.bias), *weight = static_cast<const Value*>(call.weight);
     start = bias ? widened<T>(bias[c]) : T(0);
     weight += c * call.kh * KW + (call.kh / 2 - kh / 2) * KW;
@@ -128,20 +128,13 @@ class Pixels {
                            .last = int(std::min<int64_t>(kh + R - 1, at.height - at.y + kh / 2)),
                            .kh = kh,
                            .tiles = std::max(1, many),
+                           .zeros = zeros,
                            .taps = taps + group * kh * columns * lanes,
                            .start = start + group * lanes,
-                           .soon = many && at.y + R + kh / 2 < at.height ? x + (R + kh / 2) * row : nullptr};
-    alignas(64) Value patch[most_kh + R - 1][wide][lanes];
-    if (many == 0) {
-      for (int r = tile.first; r < tile.last; ++r)
-        for (int p = 0; p < wide; ++p) {
-          int64_t from = left + p - KW / 2;
-          if (from < 0 || from >= at.width)
-            std::memset(patch[r][p], 0, sizeof patch[r][p]);
-          else
-            std::memcpy(patch[r][p], tile.x + r * row + p * column, sizeof patch[r][p]);
-        }
-      tile.x = patch[0][0], tile.row = wide * lanes, tile.column = lanes;
+                           .soon = at.y + R + kh / 2 < at.height ? x + (R + kh / 2) * row : nullptr};
+    for (int p = 0; many == 0 && p < wide; ++p) {
+      const int64_t from = left + p - KW / 2;
+      if (from < 0 || from >= at.width) tile.outside |= uint32_t(1) << p;
     }
     if (finish.none() && at.of_use == R && at.width >= V) {
       tile.out_row = row, tile.out_column = column, tile.past = finish.past;
@@ -158,6 +151,7 @@ class Pixels {
   const DepthwiseConv& call;
   int kh;
   int64_t groups, phases, rows, row, column, segments, bands, band_rows;
+  alignas(64) Value zeros[lanes] = {};
   Tap* taps;  // [groups, KH, columns, lanes]
   T* start;   // [groups, lanes]
   Finish<T, Value> finish;

@@ -21,16 +21,19 @@ def faster(
 ) -> bool:
     """Whether this backend's kernel beats PyTorch on this call.
 
-    Measured on an AVX-512 machine at (1, 64, 180, 320), in bfloat16 also at (1, 48, 90, 160), (8, 128, 48, 48) and
-    (16, 64, 64, 64): the smallest filters on channels_last pictures, where oneDNN moves less memory (float32: 1 x 1;
-    bfloat16, if the machine has instructions for it: up to 5 x 5). An activation, a gate or a residual costs PyTorch
-    another pass, and this one none. What PyTorch does without AVX-512 it does slower.
+    Measured on an AVX-512 machine at (1, 64, 180, 320), (1, 48, 90, 160), (8, 128, 48, 48), (16, 64, 64, 64),
+    (1, 96, 120, 120) and (2, 32, 100, 150). On channels_last pictures oneDNN is the faster one for filters of one row
+    or column (bfloat16, if the machine has instructions for it: up to 15 taps; float32: one row, or up to 7 in a
+    column), and in float32 for the smallest ones on more than 64 channels. An activation, a gate or a residual costs
+    PyTorch another pass, and this one none. What PyTorch does without AVX-512 it does slower.
     """
     if backend != "cpu" or activation != "none" or gate is not None or residual is not None:
         return True
     if layout_of(x) != torch.channels_last or torch.backends.cpu.get_cpu_capability() != "AVX512":
         return True
-    side = max(weight.shape[2:])
+    kh, kw = weight.shape[2:]
     if x.dtype == torch.bfloat16:
-        return side > 5 or not torch.cpu._is_avx512_bf16_supported()
-    return x.dtype != torch.float32 or side > 1
+        return min(kh, kw) > 1 or max(kh, kw) > 15 or not torch.cpu._is_avx512_bf16_supported()
+    if x.dtype == torch.float32:
+        return kh > 7 if kw == 1 else kh > 1 and (x.shape[1] <= 64 or kh * kw > 15)
+    return True
