@@ -172,8 +172,16 @@ def test_filters_of_one_row_or_column_are_pytorchs_where_it_has_instructions_for
 
 @pytest.mark.parametrize(
     ("channels", "kh", "kw", "left"),
-    [(8, 1, 1, True), (8, 1, 31, True), (8, 7, 1, True), (8, 9, 1, False), (64, 3, 3, False)]
-    + [(65, 3, 3, True), (65, 5, 3, True), (65, 5, 5, False)],
+    [
+        (8, 1, 1, True),
+        (8, 1, 31, True),
+        (8, 7, 1, True),
+        (8, 9, 1, False),
+        (64, 3, 3, False),
+        (65, 3, 3, True),
+        (65, 5, 3, True),
+        (65, 5, 5, False),
+    ],
 )
 def test_which_float32_filters_are_pytorchs(
     channels: int, kh: int, kw: int, left: bool, monkeypatch: pytest.MonkeyPatch
