@@ -189,3 +189,31 @@ def test_which_float32_filters_are_pytorchs(
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
     x = torch.zeros(1, channels, 9, 9).contiguous(memory_format=torch.channels_last)
     assert faster("cpu", x, torch.zeros(channels, 1, kh, kw), None, [1, 1]) is not left
+    wanted = torch.zeros(channels, 1, kh, kw, requires_grad=True)  # PyTorch's gradients of wide filters take long
+    assert faster("cpu", x, wanted, None, [1, 1]) is not (left and kw <= 3 and 1 in (kh, kw))
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype", "layout", "left"),
+    [
+        ((8, 768, 7, 7), torch.float32, torch.contiguous_format, True),
+        ((8, 768, 7, 7), torch.bfloat16, torch.contiguous_format, False),
+        ((8, 768, 7, 7), torch.bfloat16, torch.channels_last, True),
+        ((8, 768, 7, 7), torch.float16, torch.channels_last, False),
+        ((8, 768, 9, 9), torch.float32, torch.contiguous_format, False),
+        ((8, 64, 7, 7), torch.float32, torch.contiguous_format, False),
+    ],
+)
+def test_which_small_planes_are_pytorchs(
+    shape: tuple[int, ...],
+    dtype: torch.dtype,
+    layout: torch.memory_format,
+    left: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+    x = torch.zeros(shape, dtype=dtype).contiguous(memory_format=layout)
+    weight = torch.zeros(shape[1], 1, 7, 7, dtype=dtype)
+    assert faster("cpu", x, weight, None, [1, 1]) is not left
+    assert faster("cpu", x, weight.requires_grad_(), None, [1, 1])

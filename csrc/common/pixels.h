@@ -144,6 +144,26 @@ class Aligned {
   T* data_;
 };
 
+template <class E, class S>
+void copy_numbers(const S* from, int64_t count, E* to) {
+  constexpr int64_t size = Vec<E>::size;
+  int64_t i = 0;
+  for (; i + size <= count; i += size) Vec<E>::load(from + i).store(to + i);
+  if (i < count) Vec<E>::load(from + i, static_cast<int>(count - i)).store(to + i, static_cast<int>(count - i));
+}
+
+// Numbers of parameters as they are computed with, and zeros behind them.
+template <class E>
+struct Widened : Aligned<E> {
+  template <class S>
+  Widened(const S* from, int64_t count, int64_t more) : Aligned<E>(count + more) {
+    E* to = this->data();
+    const int64_t there = from ? count : 0;
+    copy_numbers(from, there, to);
+    std::fill_n(to + there, count + more - there, E(0));
+  }
+};
+
 template <class S, class T>
 S wide_number(T number) {
   if constexpr (std::is_same_v<S, T>) {

@@ -18,18 +18,6 @@ namespace lightsr {
 constexpr int product_rows = level::registers >= 32 ? 8 : 4;
 constexpr int product_vectors = 3;
 
-// What products of these numbers are summed in.
-template <class E>
-struct SumsOf {
-  using type = E;
-};
-template <>
-struct SumsOf<Pair> {
-  using type = float;
-};
-template <class E>
-using Sum = typename SumsOf<E>::type;
-
 // sum over k of rows(r, k) columns(k, c), rows(r, k) at data + r * row + k * row_step, columns(k, c) at
 // data + k * column_step + c.
 template <class E>

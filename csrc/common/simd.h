@@ -125,6 +125,18 @@ struct Pair {
   BFloat16 first, second;
 };
 
+// What products of these numbers are summed in.
+template <class E>
+struct SumsOf {
+  using type = E;
+};
+template <>
+struct SumsOf<Pair> {
+  using type = float;
+};
+template <class E>
+using Sum = typename SumsOf<E>::type;
+
 #ifdef __AVX512BF16__
 template <>
 struct Vec<Pair> {

@@ -34,18 +34,6 @@ void every_group(int64_t outs, const Each& each) {
   }
 }
 
-// Numbers of parameters as they are computed with, and zeros behind them.
-template <class E>
-struct Widened : Aligned<E> {
-  template <class S>
-  Widened(const S* from, int64_t count, int64_t more) : Aligned<E>(count + more) {
-    E* to = this->data();
-    const int64_t there = from ? count : 0;
-    copy_numbers(from, there, to);
-    std::fill_n(to + there, count + more - there, E(0));
-  }
-};
-
 // weight(out, in, tap), with taps numbered row by row.
 template <class E, class S>
 class Filters {

@@ -8,14 +8,6 @@
 
 namespace lightsr::dense {
 
-template <class E, class S>
-void copy_numbers(const S* from, int64_t count, E* to) {
-  constexpr int64_t size = Vec<E>::size;
-  int64_t i = 0;
-  for (; i + size <= count; i += size) Vec<E>::load(from + i).store(to + i);
-  if (i < count) Vec<E>::load(from + i, static_cast<int>(count - i)).store(to + i, static_cast<int>(count - i));
-}
-
 // Pixels x to x + count of row y of a picture, each `numbers` numbers that lie side by side: those of a channel of
 // [N, C, H, W], with one number each, and those of [N, H, W, C]. What is outside is zeros.
 template <class E, class S>

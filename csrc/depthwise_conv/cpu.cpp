@@ -2,6 +2,7 @@
 #include "../common/by_type.h"
 #include "cpu_forward.h"
 #include "cpu_pixels.h"
+#include "cpu_turned.h"
 #include "cpu_weight.h"
 
 namespace lightsr {
@@ -44,9 +45,21 @@ bool run_pixels(const DepthwiseConv& call) {
   return false;
 }
 
+// Whether planes were small enough for it.
+template <class Call, class Run>
+bool turned(const Call& call, const Run& run) {
+  bool pays = false;
+  by_type(call.type, [&]<class S>() {
+    pays = Turned<S>::pays(call);
+    if (pays) run(Turned<S>());
+  });
+  return pays;
+}
+
 }  // namespace
 
 void depthwise_conv_forward_cpu(const DepthwiseConv& call) {
+  if (turned(call, [&]<class S>(Turned<S>) { Turned<S>::forward(call); })) return;
   if (run_pixels(call)) return;
   if constexpr (level::pairs)  // for filters that reach a second column
     if (call.type == Type::bfloat16 && call.kw > 1 && call.dw < call.w) return run<Forward, Pair, BFloat16>(call);
@@ -54,6 +67,7 @@ void depthwise_conv_forward_cpu(const DepthwiseConv& call) {
 }
 
 void depthwise_conv_backward_weight_cpu(const DepthwiseConvWeight& call) {
+  if (turned(call, [&]<class S>(Turned<S>) { Turned<S>::backward_weight(call); })) return;
   run_as<WeightGradient>(call);
 }
 

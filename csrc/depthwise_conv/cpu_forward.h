@@ -84,7 +84,7 @@ class Forward {
   }
 
  private:
-  using T = Sums<E>;
+  using T = Sum<E>;
   static constexpr int size = Vec<T>::size, each = PerLane ? size : 1, along = PerLane ? 1 : size;
   static constexpr bool shared_lines = PerLane && size * sizeof(S) < 64;
 

@@ -21,17 +21,6 @@
 
 namespace lightsr {
 
-template <class T>
-struct SumsOf {
-  using type = T;
-};
-template <>
-struct SumsOf<Pair> {
-  using type = float;
-};
-template <class T>
-using Sums = typename SumsOf<T>::type;
-
 // Taps of a row go in pairs 0 and 1, 2 and 3 and so on. The last pair, with left = 1, is of the last two: the tap that
 // it shares with the one before has half its value in both. A tap of zero in its place would make NaN of an infinity
 // beyond it.
@@ -57,8 +46,8 @@ struct Tile {
   int first, last;    // of the R + KH - 1 rows from there on, those that exist: rows outside the picture do not
   const T* taps;      // [KW][KH], each one number or one vector
   int kh, kw;
-  const Sums<T>* start;  // what the sums begin with, the bias: one number or one vector
-  Sums<T>* out;
+  const Sum<T>* start;  // what the sums begin with, the bias: one number or one vector
+  Sum<T>* out;
   int64_t out_row, out_vector;  // from row to row, from vector to vector
   bool past;                    // whether `out` goes past the caches (common/cache.h)
   int64_t tiles;                // side by side
@@ -80,7 +69,7 @@ template <int... I>
 using Indices = std::integer_sequence<int, I...>;
 
 template <class T, bool PerLane, int First, int Last, int R, int V, int... v>
-[[gnu::always_inline]] inline void add_products(Vec<Sums<T>> (&sums)[R][V], const Vec<T> (&in)[V], const T* taps,
+[[gnu::always_inline]] inline void add_products(Vec<Sum<T>> (&sums)[R][V], const Vec<T> (&in)[V], const T* taps,
                                                 Indices<v...> vectors) {
   if constexpr (First <= Last) {
     Vec<T> factor = tap<T, PerLane>(taps - First * (PerLane ? Vec<T>::size : 1)).kept();
@@ -91,7 +80,7 @@ template <class T, bool PerLane, int First, int Last, int R, int V, int... v>
 
 // Adds one vector row of the buffer under one column of taps to the rows First to Last of the result.
 template <class T, bool PerLane, int First, int Last, int R, int V, int... v>
-[[gnu::always_inline]] inline void add(Vec<Sums<T>> (&sums)[R][V], const T* x, const T* taps, Indices<v...> vectors) {
+[[gnu::always_inline]] inline void add(Vec<Sum<T>> (&sums)[R][V], const T* x, const T* taps, Indices<v...> vectors) {
   Vec<T> in[V];
   asm("" : "+r"(taps));  // or taps that the next row also uses are kept, and there are no registers left
   ((in[v] = Vec<T>::load(x + v * Vec<T>::size).kept()), ...);
@@ -99,7 +88,7 @@ template <class T, bool PerLane, int First, int Last, int R, int V, int... v>
 }
 
 template <class T, bool PerLane, int First, int Last, int R, int V, int... q>
-[[gnu::always_inline]] inline void add_each(Vec<Sums<T>> (&sums)[R][V], const T* x, int64_t pitch, const T* taps,
+[[gnu::always_inline]] inline void add_each(Vec<Sum<T>> (&sums)[R][V], const T* x, int64_t pitch, const T* taps,
                                             Indices<q...>) {
   constexpr int each = PerLane ? Vec<T>::size : 1;
   (add<T, PerLane, First, Last>(sums, x + q * pitch, taps + q * each, std::make_integer_sequence<int, V>{}), ...);
@@ -116,7 +105,7 @@ template <class T>
 
 // Rows `row` to `row + Rows - 1`, for rows First to Last of the result.
 template <class T, bool PerLane, int Rows, int First, int Last, int R, int V>
-[[gnu::always_inline]] inline void add_rows(Vec<Sums<T>> (&sums)[R][V], const Tile<T>& tile, int row) {
+[[gnu::always_inline]] inline void add_rows(Vec<Sum<T>> (&sums)[R][V], const Tile<T>& tile, int row) {
   constexpr int each = PerLane ? Vec<T>::size : 1;
   const T* x = tile.x + (tile.row + row) * tile.pitch;
   const T* taps = tile.taps + row * each;
@@ -127,7 +116,7 @@ template <class T, bool PerLane, int Rows, int First, int Last, int R, int V>
 
 // Rows 0 to R - 2 together with rows KH to KH + R - 2, all of which exist.
 template <class T, bool PerLane, int Row, int R, int V>
-[[gnu::always_inline]] inline void add_both_ends(Vec<Sums<T>> (&sums)[R][V], const T* above, const T* below,
+[[gnu::always_inline]] inline void add_both_ends(Vec<Sum<T>> (&sums)[R][V], const T* above, const T* below,
                                                  int64_t pitch, const T* taps, int64_t down) {
   constexpr int each = PerLane ? Vec<T>::size : 1;
   if constexpr (Row < R - 1) {
@@ -140,7 +129,7 @@ template <class T, bool PerLane, int Row, int R, int V>
 
 // Those of the same rows that exist, one by one.
 template <class T, bool PerLane, int Row, int R, int V>
-[[gnu::always_inline]] inline void add_ends(Vec<Sums<T>> (&sums)[R][V], const Tile<T>& tile) {
+[[gnu::always_inline]] inline void add_ends(Vec<Sum<T>> (&sums)[R][V], const Tile<T>& tile) {
   if constexpr (Row < R - 1) {
     if (tile.first <= Row && Row < tile.last) add_rows<T, PerLane, 1, 0, Row>(sums, tile, Row);
     int row = tile.kh + Row;
@@ -154,7 +143,7 @@ template <class T, int R, int V, int... i>
   ((sums[i / V][i % V] = start), ...);
 }
 template <class T, int R, int V, int... i>
-[[gnu::always_inline]] inline void finish(const Vec<Sums<T>> (&sums)[R][V], const Tile<T>& tile, Indices<i...>) {
+[[gnu::always_inline]] inline void finish(const Vec<Sum<T>> (&sums)[R][V], const Tile<T>& tile, Indices<i...>) {
   if (tile.past)
     (sums[i / V][i % V].stream(tile.out + i / V * tile.out_row + i % V * tile.out_vector), ...);
   else
@@ -172,7 +161,7 @@ template <class T, int V, int... i>
 
 // All rows, all of which exist, with the taps of a column in registers.
 template <class T, bool PerLane, int R, int V, int... k>
-[[gnu::always_inline]] inline void add_columns(Vec<Sums<T>> (&sums)[R][V], const Tile<T>& tile, Indices<k...>) {
+[[gnu::always_inline]] inline void add_columns(Vec<Sum<T>> (&sums)[R][V], const Tile<T>& tile, Indices<k...>) {
   constexpr int each = PerLane ? Vec<T>::size : 1, KH = sizeof...(k);
   const T *x = tile.x + tile.row * tile.pitch, *at = tile.taps;
   for (int left = tile.kw; left > 0; x += next_step(tile, left), --left, at += KH * each) {
@@ -183,7 +172,7 @@ template <class T, bool PerLane, int R, int V, int... k>
 
 // The same where the filter's height is one of these, each of which is a variant to compile; else false.
 template <class T, bool PerLane, int R, int V>
-[[gnu::always_inline]] inline bool add_columns(Vec<Sums<T>> (&sums)[R][V], const Tile<T>& tile) {
+[[gnu::always_inline]] inline bool add_columns(Vec<Sum<T>> (&sums)[R][V], const Tile<T>& tile) {
   if constexpr (level::registers == 32 && R == 4 && V > 1 && !std::is_same_v<T, double>) {
     auto with = [&](auto taps) { return add_columns<T, PerLane>(sums, tile, taps), true; };
     if (tile.kh == 3) return with(std::make_integer_sequence<int, 3>{});
@@ -196,7 +185,7 @@ template <class T, bool PerLane, int R, int V>
 
 // All rows, a few of them at a time.
 template <class T, bool PerLane, int R, int V>
-[[gnu::always_inline]] inline void add_some_rows(Vec<Sums<T>> (&sums)[R][V], const Tile<T>& tile, bool whole) {
+[[gnu::always_inline]] inline void add_some_rows(Vec<Sum<T>> (&sums)[R][V], const Tile<T>& tile, bool whole) {
   if (whole) {
     int64_t down = int64_t(tile.kh) * (PerLane ? Vec<T>::size : 1);
     const T *above = tile.x + tile.row * tile.pitch, *below = above + tile.kh * tile.pitch, *taps = tile.taps;
@@ -224,8 +213,8 @@ void run_tiles(Tile<T> tile) {
   bool whole = tile.first == 0 && tile.last == tile.kh + R - 1;
   for (; tile.tiles > 0; --tile.tiles) {
     fetch<T, V>(tile, all);
-    Vec<Sums<T>> sums[R][V];
-    begin<Sums<T>, R, V>(sums, tap<Sums<T>, PerLane>(tile.start), all);
+    Vec<Sum<T>> sums[R][V];
+    begin<Sum<T>, R, V>(sums, tap<Sum<T>, PerLane>(tile.start), all);
     if (!(whole && add_columns<T, PerLane>(sums, tile))) add_some_rows<T, PerLane>(sums, tile, whole);
     finish<T, R, V>(sums, tile, all);
 
