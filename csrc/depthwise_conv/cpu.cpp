@@ -4,6 +4,7 @@
 #include "cpu_pixels.h"
 #include "cpu_turned.h"
 #include "cpu_weight.h"
+#include "cpu_weight_pixels.h"
 
 namespace lightsr {
 namespace {
@@ -68,6 +69,9 @@ void depthwise_conv_forward_cpu(const DepthwiseConv& call) {
 
 void depthwise_conv_backward_weight_cpu(const DepthwiseConvWeight& call) {
   if (turned(call, [&]<class S>(Turned<S>) { Turned<S>::backward_weight(call); })) return;
+#ifdef __AVX512BF16__
+  if (PixelWeights::takes(call)) return PixelWeights(call).run();
+#endif
   run_as<WeightGradient>(call);
 }
 
