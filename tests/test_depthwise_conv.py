@@ -136,17 +136,40 @@ def test_more_numbers_than_32_bits_can_count() -> None:
 @needs_kernels
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=["contiguous", "channels_last"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
-@pytest.mark.parametrize(("size", "dilation"), [(3, 1), (5, 1), (3, 3), (7, 3)])
+@pytest.mark.parametrize(
+    ("shape", "size", "dilation"),
+    [
+        ((2, 72, 20, 24), (1, 3), 1),
+        ((2, 72, 20, 24), (7, 1), 3),
+        ((2, 72, 20, 24), (3, 3), 1),
+        ((41, 50, 8, 8), (5, 5), 1),
+    ],
+)
 def test_what_is_left_to_pytorch_has_the_same_result(
-    size: int, dilation: int, dtype: torch.dtype, layout: torch.memory_format
+    shape: tuple[int, ...], size: tuple[int, int], dilation: int, dtype: torch.dtype, layout: torch.memory_format
 ) -> None:
-    x = torch.randint(-2, 3, (2, 32, 20, 24)).to(dtype).contiguous(memory_format=layout)
-    weight = torch.randint(-1, 2, (32, 1, size, size)).to(dtype)
+    x = torch.randint(-2, 3, shape).to(dtype).contiguous(memory_format=layout)
+    weight = torch.randint(-1, 2, (shape[1], 1, *size)).to(dtype)
     args = (x, weight, None, [dilation, dilation], "none", 0.0, None, None)
+    if torch.backends.cpu.get_cpu_capability() == "AVX512" and layout == torch.channels_last and dtype == torch.float32:
+        assert not faster("cpu", *args)
+    results = [call(SPEC, *args)]
+    with lightsr_kernels.backend("cpu"):
+        results.append(call(SPEC, *args))
+    assert torch.equal(results[0], results[1])
     auto, forced = with_gradients("auto", args), with_gradients("cpu", args)
-    assert torch.equal(auto[0], forced[0])
-    assert torch.equal(auto[1], forced[1])
-    assert torch.equal(auto[2], forced[2])
+    assert all(torch.equal(one, other) for one, other in zip(auto, forced, strict=True))
+
+
+@needs_kernels
+def test_gradient_of_a_filter_over_many_pixels() -> None:
+    x, grad = (torch.randint(-2, 3, (1, 32, 400, 400)).contiguous(memory_format=torch.channels_last) for _ in range(2))
+    exact = torch.nn.grad.conv2d_weight(x.double(), (32, 1, 3, 3), grad.double(), padding=1, groups=32)
+    weight = torch.zeros(32, 1, 3, 3, dtype=torch.bfloat16, requires_grad=True)
+    with lightsr_kernels.backend("cpu"):
+        out = lightsr_kernels.depthwise_conv(x.bfloat16(), weight)
+        (found,) = torch.autograd.grad(out, weight, grad.bfloat16())
+    assert torch.equal(found, exact.bfloat16())
 
 
 @pytest.mark.parametrize("capability", ["AVX512", "AVX2"])
@@ -180,6 +203,7 @@ def test_filters_of_one_row_or_column_are_pytorchs_where_it_has_instructions_for
         (64, 3, 3, False),
         (65, 3, 3, True),
         (65, 5, 3, True),
+        (65, 9, 1, False),
         (65, 5, 5, False),
     ],
 )

@@ -274,6 +274,17 @@ def test_infinity_stays_within_reach(kernels: ctypes.CDLL, dtype: torch.dtype, c
         return run_weight(kernels, grad, x, size, dilation, channels_last)[0]
 
     check_what_is_not_finite(gradient, dtype)
+    # Small planes, and vectors of channels: corners of x and of grad, which the zeros around a picture are next to.
+    for shape, dilation in (((3, 40, 13, 13), (1, 1)), ((1, 40, 9, 70), (1, 1)), ((1, 40, 9, 70), (2, 3))):
+        x, grad, taps = torch.ones(shape), torch.ones(shape), torch.ones(40, 1, 3, 3)
+        x[0, 1, 0, 0] = grad[0, 35, -1, -1] = float("inf")
+        x[0, 2, -1, 0] = grad[0, 38, 4, 6] = float("nan")
+        out = run_forward(kernels, x.to(dtype), taps.to(dtype), dilation, channels_last)
+        expected = F.conv2d(x, taps, groups=40, **same((3, 3), dilation))
+        assert torch.equal(out.isnan(), expected.isnan())
+        assert torch.equal(out.isinf(), expected.isinf())
+        found = gradient(grad.to(dtype), x.to(dtype), (3, 3), dilation)
+        assert torch.equal(found.isfinite(), tap_by_tap(grad, x, (3, 3), dilation).isfinite())
 
 
 @pytest.mark.parametrize("channels_last", [False, True], ids=["nchw", "nhwc"])
@@ -281,6 +292,7 @@ def test_bits_do_not_depend_on_threads(kernels: ctypes.CDLL, channels_last: bool
     torch.manual_seed(0)
     x, grad, weight = torch.randn(2, 3, 70, 90), torch.randn(2, 3, 70, 90), torch.randn(3, 1, 7, 7)
     wide, taps = torch.randn(1, 41, 27, 45), torch.randn(41, 1, 3, 3)
+    small = torch.randn(40, 41, 13, 13)
 
     def both() -> list[Tensor]:
         return [
@@ -288,6 +300,9 @@ def test_bits_do_not_depend_on_threads(kernels: ctypes.CDLL, channels_last: bool
             run_forward(kernels, wide, taps, (1, 1), channels_last),
             run_forward(kernels, wide.bfloat16(), taps.bfloat16(), (2, 2), channels_last),
             *run_weight(kernels, grad, x, (7, 7), (1, 1), channels_last),
+            run_forward(kernels, small, taps, (1, 1), channels_last),
+            *run_weight(kernels, small, small.flip(0), (3, 3), (1, 1), channels_last),
+            *run_weight(kernels, wide.bfloat16(), wide.flip(1).bfloat16(), (3, 3), (1, 2), channels_last),
         ]
 
     assert_same_with_threads(both)

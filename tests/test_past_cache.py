@@ -47,6 +47,9 @@ def large_kernel(x: Tensor) -> Tensor:
 CALLS: dict[str, Callable[[Tensor], Tensor]] = {
     "depthwise_conv": lambda x: ops.depthwise_conv(x, filters(x, CHANNELS, 1, 7, 7)),
     "depthwise_conv gated": lambda x: ops.depthwise_conv(x, filters(x, CHANNELS, 1, 13, 13), activation="gelu", gate=x),
+    "depthwise_conv of whole lines": lambda x: ops.depthwise_conv(
+        torch.cat([x, x[:, :16]], 1), filters(x, CHANNELS + 16, 1, 3, 3)
+    ),
     "dense_conv": lambda x: ops.dense_conv(x, filters(x, CHANNELS, CHANNELS, 3, 3), residual=x),
     "instance_norm": ops.instance_norm,
     "pixel_attention": lambda x: ops.pixel_attention(x, filters(x, CHANNELS, CHANNELS, 1, 1)),

@@ -3,7 +3,7 @@
 
 #include <algorithm>
 
-#include "../common/simd.h"
+#include "../common/pixels.h"
 #include "arguments.h"
 
 namespace lightsr::dense {

@@ -46,7 +46,7 @@ bool run_pixels(const DepthwiseConv& call) {
   return false;
 }
 
-// Whether planes were small enough for it.
+// Calls run(Turned) where that pays, and says whether it did.
 template <class Call, class Run>
 bool turned(const Call& call, const Run& run) {
   bool pays = false;

@@ -99,16 +99,18 @@ struct PixelTiles {
 
 template <class Lines, int KW, int V>
 class PixelSums {
+ public:
+  static constexpr int R = 2;
+
+ private:
   using T = typename Lines::Sum;
   using Tap = typename Lines::Tap;
   using Value = typename Lines::Value;
-  static constexpr int R = 2, size = Vec<T>::size, halves = Lines::halves, columns = Lines::columns(KW);
+  static constexpr int size = Vec<T>::size, halves = Lines::halves, columns = Lines::columns(KW);
   using All = Vec<T>[R][V][halves];
   using Factors = Vec<Tap>[R][columns][halves];
 
  public:
-  static constexpr int rows = R;
-
   // Square filters have loops of their own, a known number of rows of taps long.
   template <class Out>
   static void run(const PixelTiles<Lines>& tile, Out* out) {

@@ -11,7 +11,6 @@
 // is done, and give the same again.
 #pragma once
 
-#include <cstring>
 #include <memory>
 
 #include "../common/parallel.h"
@@ -27,7 +26,8 @@ class Pixels {
   static constexpr int most_kh = 7;
 
   static bool takes(const DepthwiseConv& call) {
-    return call.channels_last && call.kw == KW && call.kh <= most_kh && call.c >= lanes && KW / 2 * call.dw < call.w;
+    return call.channels_last && call.kw == KW && call.kh <= most_kh && call.c >= lanes &&
+           call.dw <= (call.w - 1) / (KW / 2);
   }
 
   explicit Pixels(const DepthwiseConv& call) : call(call) {
@@ -70,7 +70,7 @@ class Pixels {
   using T = typename Lines::Sum;
   using Tap = typename Lines::Tap;
   using Value = typename Lines::Value;
-  static constexpr int R = Sums::rows, size = Vec<T>::size, lanes = Lines::lanes, columns = Lines::columns(KW);
+  static constexpr int R = Sums::R, size = Vec<T>::size, lanes = Lines::lanes, columns = Lines::columns(KW);
   static constexpr int wide = V + KW - 1, most_tiles = 8;
   static constexpr int64_t near_bytes = 640 * 1024;  // of the rows in use: some of the second-level cache
 

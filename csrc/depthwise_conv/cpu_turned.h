@@ -4,7 +4,7 @@
 // the way in and rounded on the way out.
 #pragma once
 
-#include <vector>
+#include <memory>
 
 #include "../common/by_type.h"
 #include "../common/parallel.h"
@@ -45,10 +45,10 @@ class Turned {
   }
 
   static void backward_weight(const DepthwiseConvWeight& call) {
-    const Parts parts(call, 2);
+    const Parts parts(call, 2, most_chunks);
     const int64_t taps = int64_t(call.kh) * call.kw, all = parts.groups * size;
-    std::vector<E> found(parts.chunks * all * (taps + 1));
-    const auto sums = [&](int64_t chunk) { return found.data() + chunk * all * (taps + 1); };
+    const std::unique_ptr<E[]> found(new E[parts.chunks * all * (taps + 1)]);
+    const auto sums = [&](int64_t chunk) { return found.get() + chunk * all * (taps + 1); };
     run_tasks(parts.groups * parts.chunks, [&](int64_t task) {
       const Part part = parts.at(task);
       E *to = memory(parts), *own = sums(task / parts.groups);
@@ -59,21 +59,25 @@ class Turned {
       turned.grad_bias = call.grad_bias ? own + all * taps + part.channel : nullptr;
       depthwise_conv_backward_weight_cpu(turned);
     });
-    const auto add_up = [&](int64_t at, void* to, int64_t count) {
-      for (int64_t i = 0; to && i < count; ++i) {
+    const auto add_up = [&](int64_t at, void* to, int64_t begin, int64_t end) {
+      for (int64_t i = begin; to && i < end; ++i) {
         double total = 0;
         for (int64_t chunk = 0; chunk < parts.chunks; ++chunk) total += sums(chunk)[at + i];
         Vec<E>::fill(E(total)).store(static_cast<S*>(to) + i, 1);
       }
     };
-    add_up(0, call.grad_weight, call.c * taps);
-    add_up(all * taps, call.grad_bias, call.c);
+    run_tasks(parts.groups, [&](int64_t group) {
+      const int64_t begin = group * size, end = std::min(begin + size, call.c);
+      add_up(0, call.grad_weight, begin * taps, end * taps);
+      add_up(all * taps, call.grad_bias, begin, end);
+    });
   }
 
  private:
   using E = Wide<S>;
   static constexpr Type type = std::is_same_v<E, double> ? Type::float64 : Type::float32;
   static constexpr int size = Vec<E>::size;
+  static constexpr int64_t most_chunks = 64;                             // which have sums of their own
   static constexpr int64_t most_pixels = 1024, near_bytes = 256 * 1024;  // of some of the pictures' copies
 
   // Some of the pictures, and a vector's channels, of which `channels` exist.
@@ -83,9 +87,10 @@ class Turned {
   struct Parts {
     int64_t n, c, pixels, copies, groups, each, chunks;
     template <class Call>
-    Parts(const Call& call, int64_t copies)
+    Parts(const Call& call, int64_t copies, int64_t most = INT64_MAX)
         : n(call.n), c(call.c), pixels(call.h * call.w), copies(copies), groups(ceil_div(c, size)) {
       each = std::clamp<int64_t>(near_bytes / (copies * pixels * size * int64_t(sizeof(E))), 1, n);
+      each = std::max(each, ceil_div(n, most));
       chunks = ceil_div(n, each);
     }
     Part at(int64_t task) const {
@@ -94,7 +99,7 @@ class Turned {
     }
   };
 
-  // A thread's own, beside what the kernels in between take.
+  // A thread's own. Scratch memory is one piece for each type, and the kernels in between take that of E.
   static E* memory(const Parts& parts) {
     struct Number {
       E value;
@@ -127,7 +132,7 @@ class Turned {
       Vec<E> lines[size];
 #pragma GCC unroll 16
       for (int p = 0; p < size; ++p) lines[p] = Vec<E>::load(from + p * size);  // of what no pixel is, nothing is kept
-      from += (size, ..., some) * size;
+      from += pixels_of(some...) * size;
       transpose(lines);
       if (part.channels == size) {
 #pragma GCC unroll 16
@@ -149,6 +154,9 @@ class Turned {
       if (pixel < part.pixels) each(plane + pixel, int(part.pixels - pixel));
     }
   }
+
+  static int pixels_of() { return size; }
+  static int pixels_of(int some) { return some; }
 
   static void store_pixels(const Vec<E> (&lines)[size], E*& to) {
 #pragma GCC unroll 16

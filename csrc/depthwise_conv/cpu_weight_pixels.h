@@ -5,11 +5,10 @@
 // stay in registers along a row. What is outside the picture is left out, not multiplied with: a product with it need
 // not be 0.
 //
-// A part is some rows of the pictures, taken in pieces with all channels of a piece in turn. Sums over a few rows are
-// taken in float32, these in float64, and the parts' are added in order: all by the sizes alone.
+// A part is some rows of the pictures, taken in pieces with all channels of a piece in turn. Sums over a few pieces
+// are taken in float32, these in float64, and the parts' are added in order: all by the sizes alone.
 #pragma once
 
-#include <cstring>
 #include <vector>
 
 #include "../common/parallel.h"
@@ -31,7 +30,9 @@ class PixelWeights {
         groups(ceil_div(call.c, lanes)),
         rows(call.n * call.h),
         parts(std::clamp<int64_t>(rows * call.w / part_pixels, 1, most_parts)),
-        row(call.w * call.c) {}
+        row(call.w * call.c),
+        dh(std::min(call.dh, call.h)),
+        dw(std::min(call.dw, call.w)) {}
 
   void run() const {
     const int64_t numbers = groups * all;
@@ -56,18 +57,20 @@ class PixelWeights {
     std::fill_n(sums, groups * all, 0.0f);
     int64_t added = 0;
     for (int64_t y = begin; y < end; ++y) {
-      for (int64_t left = 0; left < call.w; left += piece)
+      for (int64_t left = 0; left < call.w; left += piece) {
         for (int64_t group = 0; group < groups; ++group)
           run_piece(y, left, std::min(left + piece, call.w), channel(group), sums + group * all);
-      added += call.w;
-      if (added < most_sums && y + 1 < end) continue;
-      for (int64_t i = 0; i < groups * all; ++i) to[i] += sums[i], sums[i] = 0;
-      added = 0;
+        added += piece;
+        const bool last = y + 1 == end && left + piece >= call.w;
+        if (added < most_sums && !last) continue;
+        for (int64_t i = 0; i < groups * all; ++i) to[i] += sums[i], sums[i] = 0;
+        added = 0;
+      }
     }
   }
 
   void run_piece(int64_t y, int64_t left, int64_t right, int64_t c, float* sums) const {
-    const bool above = y % call.h >= call.dh, below = y % call.h + call.dh < call.h;
+    const bool above = y % call.h >= dh, below = y % call.h + dh < call.h;
     const Piece at{static_cast<const BFloat16*>(call.grad) + y * row + c,
                    static_cast<const BFloat16*>(call.x) + y * row + c, left, right};
     if (above && below)
@@ -86,12 +89,12 @@ class PixelWeights {
   };
 
   // Channels of two pixels, or of one beside zeros.
-  struct Pixels {
+  struct PixelPair {
     Vec<Pair> half[2];
-    explicit Pixels(const BFloat16* first) : Pixels(_mm512_loadu_si512(first), _mm512_setzero_si512()) {}
-    Pixels(const BFloat16* first, const BFloat16* second)
-        : Pixels(_mm512_loadu_si512(first), _mm512_loadu_si512(second)) {}
-    Pixels(__m512i first, __m512i second)
+    explicit PixelPair(const BFloat16* first) : PixelPair(_mm512_loadu_si512(first), _mm512_setzero_si512()) {}
+    PixelPair(const BFloat16* first, const BFloat16* second)
+        : PixelPair(_mm512_loadu_si512(first), _mm512_loadu_si512(second)) {}
+    PixelPair(__m512i first, __m512i second)
         : half{{_mm512_unpacklo_epi16(first, second)}, {_mm512_unpackhi_epi16(first, second)}} {}
   };
   static Vec<Pair> ones() { return {_mm512_set1_epi32(0x3f803f80)}; }
@@ -100,8 +103,8 @@ class PixelWeights {
   // sums in memory.
   template <int First, int Last>
   void run_rows(const Piece& piece, float* sums) const {
-    const int64_t begin = std::clamp(call.dw, piece.left, piece.right);
-    const int64_t end = std::clamp(call.w - call.dw, begin, piece.right), pairs = (end - begin) / 2;
+    const int64_t begin = std::clamp(dw, piece.left, piece.right);
+    const int64_t end = std::clamp(call.w - dw, begin, piece.right), pairs = (end - begin) / 2;
     for (int64_t p = piece.left; p < begin; ++p) add_pixel<First, Last>(piece, p, sums);
     add_pairs<First, Last>(piece, begin, pairs, sums, upto<3 * (Last - First + 1)>, upto<2 * taps + 2>);
     for (int64_t p = begin + 2 * pairs; p < piece.right; ++p) add_pixel<First, Last>(piece, p, sums);
@@ -115,23 +118,23 @@ class PixelWeights {
   [[gnu::noinline]] void add_pairs(const Piece& piece, int64_t p, int64_t pairs, float* to, Indices<k...>,
                                    Indices<s...>) const {
     V sums[sizeof...(s)] = {V::load(to + s * size)...};
-    const int64_t apart = call.c, next = (call.dh + 1) * row;
-    const int64_t steps[] = {((First + k / 3 - 1) * call.dh * row + (k % 3 - 1) * call.dw * call.c)...};
+    const int64_t apart = call.c, next = (dh + 1) * row;
+    const int64_t steps[] = {((First + k / 3 - 1) * dh * row + (k % 3 - 1) * dw * call.c)...};
     const BFloat16 *grad = piece.grad + p * apart, *x = piece.x + p * apart;
     for (; pairs > 0; --pairs, grad += 2 * apart, x += 2 * apart) {
       for (int64_t ahead : {int64_t(0), apart}) {  // what the next row needs
         __builtin_prefetch(grad + row + ahead);
         __builtin_prefetch(x + next + ahead);
       }
-      const Pixels g(grad, grad + apart);
+      const PixelPair g(grad, grad + apart);
       add_product(sums[2 * taps], g.half[0], ones());
       add_product(sums[2 * taps + 1], g.half[1], ones());
       (add_tap(sums[6 * First + 2 * k], sums[6 * First + 2 * k + 1], g, x + steps[k], apart), ...);
     }
     (sums[s].store(to + s * size), ...);
   }
-  [[gnu::always_inline]] static void add_tap(V& low, V& high, const Pixels& g, const BFloat16* x, int64_t apart) {
-    const Pixels brought(x, x + apart);
+  [[gnu::always_inline]] static void add_tap(V& low, V& high, const PixelPair& g, const BFloat16* x, int64_t apart) {
+    const PixelPair brought(x, x + apart);
     add_product(low, g.half[0], brought.half[0]);
     add_product(high, g.half[1], brought.half[1]);
   }
@@ -139,7 +142,7 @@ class PixelWeights {
   template <int First, int Last>
   void add_pixel(const Piece& piece, int64_t p, float* to) const {
     const BFloat16 *grad = piece.grad + p * call.c, *x = piece.x + p * call.c;
-    const Pixels g(grad);
+    const PixelPair g(grad);
     const auto add = [&](int tap, const Vec<Pair>(&with)[2]) {
       for (int h = 0; h < 2; ++h) {
         V sum = V::load(to + (2 * tap + h) * size);
@@ -150,9 +153,9 @@ class PixelWeights {
     add(taps, {ones(), ones()});
     for (int i = First; i <= Last; ++i) {
       for (int j = 0; j < 3; ++j) {
-        const int64_t right = (j - 1) * call.dw;
+        const int64_t right = (j - 1) * dw;
         if (p + right >= 0 && p + right < call.w)
-          add(3 * i + j, Pixels(x + (i - 1) * call.dh * row + right * call.c).half);
+          add(3 * i + j, PixelPair(x + (i - 1) * dh * row + right * call.c).half);
       }
     }
   }
@@ -168,7 +171,7 @@ class PixelWeights {
   }
 
   const DepthwiseConvWeight& call;
-  const int64_t groups, rows, parts, row;
+  const int64_t groups, rows, parts, row, dh, dw;  // a dilation beyond the picture is like one as large as it
 };
 #endif
 

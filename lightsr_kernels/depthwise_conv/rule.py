@@ -28,11 +28,13 @@ def faster(
     (1, 96, 120, 120), (2, 32, 100, 150), (8, 384, 14, 14) and (8, 768, 7, 7). oneDNN is the faster one
 
     - on channels_last pictures for filters of one row or column (bfloat16, if the machine has instructions for it: up
-      to 15 taps; float32: one row, or up to 7 in a column), and in float32 for up to 15 taps on more than 64 channels;
+      to 15 taps; float32: one row, or up to 7 in a column), and in float32 for several rows and columns of up to 15
+      taps on more than 64 channels;
     - for many planes of up to 8 x 8 pixels, in float32 or channels_last bfloat16.
 
-    Where gradients are wanted it is so for the first of these alone, and for up to 3 columns. An activation, a gate or
-    a residual costs PyTorch another pass, and this one none. What PyTorch does without AVX-512 it does slower.
+    Where gradients are wanted it is so for filters of one row or column alone, and of those for up to 3 columns; a
+    gradient's own convolution is a call without gradients. An activation, a gate or a residual costs PyTorch another
+    pass, and this one none. What PyTorch does without AVX-512 it does slower.
     """
     if backend != "cpu" or activation != "none" or gate is not None or residual is not None:
         return True
