@@ -405,6 +405,15 @@ def test_what_is_not_finite_stays_where_it_belongs(kernels: Kernels, last: bool)
         assert value == float("inf") or torch.equal(gate[0, 0].isnan(), field)
 
 
+@EACH_LAYOUT
+def test_without_a_slope_an_infinite_number_makes_no_nan(kernels: Kernels, last: bool) -> None:
+    kernels.last = last
+    it = variants(case(torch.float32, (1, 12, 20, 24)))[0]
+    it = replace(it, gate=None, pooled=None, grad_pooled=None, share=None, slope=None)
+    it.x[0, 3, 5, 7], it.x[0, 9, 11, 1] = float("inf"), -float("inf")
+    assert kernels.affine_gradient(it).isfinite().all()
+
+
 def every_pass(kernels: Kernels, it: Case) -> list[Tensor]:
     return [
         *kernels.moments(it.x),

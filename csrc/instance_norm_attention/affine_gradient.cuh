@@ -57,7 +57,8 @@ struct AffineGradientPass {
   __device__ __forceinline__ S result(const Held<by>& held, int i, const Channel& channel,
                                       const PixelGradient<S>& pixel) const {
     const S x = to_sum(held.x[i]), grad = to_sum(held.grad[i]);
-    const S sum = multiply_add(channel.slope, channel.offset(x), channel.constant);
+    S sum = channel.constant;
+    if (call.slope) sum = multiply_add(channel.slope, channel.offset(x), sum);  // 0 times infinity would be NaN
     return multiply_add(pixel(grad, channel.y(x)), channel.scale, call.residual ? sum + grad : sum);
   }
 };
