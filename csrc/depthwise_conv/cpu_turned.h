@@ -25,7 +25,7 @@ class Turned {
   }
 
   static void forward(const DepthwiseConv& call) {
-    const Parts parts(call, 2 + (call.gate != nullptr) + (call.residual != nullptr));
+    const Parts parts(call, 2 + (call.gate != nullptr) + (call.residual != nullptr), call.n);
     const int64_t taps = int64_t(call.kh) * call.kw;
     const int64_t missing = parts.groups * size - call.c;
     const Widened<E> weight(static_cast<const S*>(call.weight), call.c * taps, missing * taps);
@@ -87,7 +87,7 @@ class Turned {
   struct Parts {
     int64_t n, c, pixels, copies, groups, each, chunks;
     template <class Call>
-    Parts(const Call& call, int64_t copies, int64_t most = INT64_MAX)
+    Parts(const Call& call, int64_t copies, int64_t most)
         : n(call.n), c(call.c), pixels(call.h * call.w), copies(copies), groups(ceil_div(c, size)) {
       each = std::clamp<int64_t>(near_bytes / (copies * pixels * size * int64_t(sizeof(E))), 1, n);
       each = std::max(each, ceil_div(n, most));
