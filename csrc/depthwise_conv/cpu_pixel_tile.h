@@ -36,8 +36,17 @@ struct Plain {
 };
 
 #ifdef __AVX512BF16__
-// A cache line of channels of a pixel in pairs with those of the pixel to its right. Of each eight channels the first
-// four are in one vector and the others in the other, as the quickest instructions have them.
+// A cache line of channels of a pixel in pairs with those of another one. Of each eight channels the first four are in
+// one vector and the others in the other, as the quickest instructions have them.
+struct PixelPair {
+  Vec<Pair> half[2];
+  PixelPair() = default;
+  PixelPair(__m512i first, __m512i second)
+      : half{{_mm512_unpacklo_epi16(first, second)}, {_mm512_unpackhi_epi16(first, second)}} {}
+  static constexpr int channel(int lane) { return lane % 16 / 4 * 8 + lane / 16 * 4 + lane % 4; }
+};
+
+// A pixel in pairs with the one to its right.
 struct Paired {
   using Sum = float;
   using Tap = Pair;
@@ -45,20 +54,19 @@ struct Paired {
   static constexpr int halves = 2, lanes = 32, pixels = 2;
   static constexpr int columns(int kw) { return (kw + 1) / 2; }
   static constexpr int column(int kw, int j) { return std::min(2 * j, kw - 2); }
-  static constexpr int channel(int lane) { return lane % 16 / 4 * 8 + lane / 16 * 4 + lane % 4; }
+  static constexpr int channel(int lane) { return PixelPair::channel(lane); }
 
   __m512i line;
-  Vec<Pair> vectors[2];
+  PixelPair pair;
 
   void first(const BFloat16* pixel) { line = _mm512_loadu_si512(pixel); }
   void next(const BFloat16*, const BFloat16* pixel) {
     __m512i right = _mm512_loadu_si512(pixel);
     asm("" : "+v"(right));  // or it is loaded again for each use
-    vectors[0].v = _mm512_unpacklo_epi16(line, right);
-    vectors[1].v = _mm512_unpackhi_epi16(line, right);
+    pair = {line, right};
     line = right;
   }
-  Vec<Pair> half(int h) const { return vectors[h]; }
+  Vec<Pair> half(int h) const { return pair.half[h]; }
 
   static void store(const Vec<float> (&sums)[2], float* to) {
     const __m512i first = _mm512_setr_epi32(0, 1, 2, 3, 16, 17, 18, 19, 4, 5, 6, 7, 20, 21, 22, 23);
@@ -160,10 +168,6 @@ class PixelSums {
       out += V * tile.out_column;
     }
   }
-
-  // Loops are unrolled as templates: arrays stay out of memory only where every index is a constant.
-  template <int count>
-  static constexpr auto upto = std::make_integer_sequence<int, count>{};
 
   template <int... k>
   [[gnu::always_inline]] static void begin(All& sums, const T* start, Indices<k...>) {

@@ -67,6 +67,8 @@ inline Vec<T> tap(const T* at) {
 // The loops over R and V are unrolled as templates: arrays stay out of memory only where every index is a constant.
 template <int... I>
 using Indices = std::integer_sequence<int, I...>;
+template <int count>
+constexpr auto upto = std::make_integer_sequence<int, count>{};
 
 template <class T, bool PerLane, int First, int Last, int R, int V, int... v>
 [[gnu::always_inline]] inline void add_products(Vec<Sum<T>> (&sums)[R][V], const Vec<T> (&in)[V], const T* taps,

@@ -121,7 +121,9 @@ class Turned {
           lines[c] = c < part.channels ? Vec<E>::load(at + c * part.pixels, some...) : Vec<E>::fill(0);
       }
       transpose(lines);
-      store_pixels(lines, to, some...);
+      const int many = pixels_of(some...);
+#pragma GCC unroll 16
+      for (int p = 0; p < many; ++p, to += size) lines[p].store(to);
     });
     return begin;
   }
@@ -157,14 +159,6 @@ class Turned {
 
   static int pixels_of() { return size; }
   static int pixels_of(int some) { return some; }
-
-  static void store_pixels(const Vec<E> (&lines)[size], E*& to) {
-#pragma GCC unroll 16
-    for (int p = 0; p < size; ++p, to += size) lines[p].store(to);
-  }
-  static void store_pixels(const Vec<E> (&lines)[size], E*& to, int some) {
-    for (int p = 0; p < some; ++p, to += size) lines[p].store(to);
-  }
 };
 
 }  // namespace lightsr

@@ -89,14 +89,10 @@ class PixelWeights {
   };
 
   // Channels of two pixels, or of one beside zeros.
-  struct PixelPair {
-    Vec<Pair> half[2];
-    explicit PixelPair(const BFloat16* first) : PixelPair(_mm512_loadu_si512(first), _mm512_setzero_si512()) {}
-    PixelPair(const BFloat16* first, const BFloat16* second)
-        : PixelPair(_mm512_loadu_si512(first), _mm512_loadu_si512(second)) {}
-    PixelPair(__m512i first, __m512i second)
-        : half{{_mm512_unpacklo_epi16(first, second)}, {_mm512_unpackhi_epi16(first, second)}} {}
-  };
+  static PixelPair pair_of(const BFloat16* first, const BFloat16* second) {
+    return {_mm512_loadu_si512(first), _mm512_loadu_si512(second)};
+  }
+  static PixelPair pair_of(const BFloat16* first) { return {_mm512_loadu_si512(first), _mm512_setzero_si512()}; }
   static Vec<Pair> ones() { return {_mm512_set1_epi32(0x3f803f80)}; }
 
   // Taps of these rows. Where a tap brings no pixel to one of the gradient, pixels are taken one at a time, and the
@@ -110,10 +106,6 @@ class PixelWeights {
     for (int64_t p = begin + 2 * pairs; p < piece.right; ++p) add_pixel<First, Last>(piece, p, sums);
   }
 
-  // Loops are unrolled as templates: arrays stay out of memory only where every index is a constant.
-  template <int count>
-  static constexpr auto upto = std::make_integer_sequence<int, count>{};
-
   template <int First, int Last, int... k, int... s>
   [[gnu::noinline]] void add_pairs(const Piece& piece, int64_t p, int64_t pairs, float* to, Indices<k...>,
                                    Indices<s...>) const {
@@ -126,7 +118,7 @@ class PixelWeights {
         __builtin_prefetch(grad + row + ahead);
         __builtin_prefetch(x + next + ahead);
       }
-      const PixelPair g(grad, grad + apart);
+      const PixelPair g = pair_of(grad, grad + apart);
       add_product(sums[2 * taps], g.half[0], ones());
       add_product(sums[2 * taps + 1], g.half[1], ones());
       (add_tap(sums[6 * First + 2 * k], sums[6 * First + 2 * k + 1], g, x + steps[k], apart), ...);
@@ -134,7 +126,7 @@ class PixelWeights {
     (sums[s].store(to + s * size), ...);
   }
   [[gnu::always_inline]] static void add_tap(V& low, V& high, const PixelPair& g, const BFloat16* x, int64_t apart) {
-    const PixelPair brought(x, x + apart);
+    const PixelPair brought = pair_of(x, x + apart);
     add_product(low, g.half[0], brought.half[0]);
     add_product(high, g.half[1], brought.half[1]);
   }
@@ -142,7 +134,7 @@ class PixelWeights {
   template <int First, int Last>
   void add_pixel(const Piece& piece, int64_t p, float* to) const {
     const BFloat16 *grad = piece.grad + p * call.c, *x = piece.x + p * call.c;
-    const PixelPair g(grad);
+    const PixelPair g = pair_of(grad);
     const auto add = [&](int tap, const Vec<Pair>(&with)[2]) {
       for (int h = 0; h < 2; ++h) {
         V sum = V::load(to + (2 * tap + h) * size);
@@ -154,15 +146,14 @@ class PixelWeights {
     for (int i = First; i <= Last; ++i) {
       for (int j = 0; j < 3; ++j) {
         const int64_t right = (j - 1) * dw;
-        if (p + right >= 0 && p + right < call.w)
-          add(3 * i + j, PixelPair(x + (i - 1) * dh * row + right * call.c).half);
+        if (p + right >= 0 && p + right < call.w) add(3 * i + j, pair_of(x + (i - 1) * dh * row + right * call.c).half);
       }
     }
   }
 
   void write(const double* sums, int64_t c) const {
     for (int lane = 0; lane < lanes; ++lane) {
-      const int64_t at = c + Paired::channel(lane);
+      const int64_t at = c + PixelPair::channel(lane);
       for (int tap = 0; tap <= taps; ++tap) {
         auto* to = static_cast<BFloat16*>(tap < taps ? call.grad_weight : call.grad_bias);
         if (to) V::fill(float(sums[tap * lanes + lane])).store(to + (tap < taps ? at * taps + tap : at), 1);
