@@ -6,15 +6,12 @@ sizes beyond a block, a chunk of rows and a band, against the reference in float
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from simd_levels import LEVELS, compiler_for
+from simd_levels import LEVELS, operators
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_map
 
@@ -23,9 +20,6 @@ from lightsr_kernels import multi_attention
 from lightsr_kernels.multi_attention import native
 from lightsr_kernels.multi_attention.reference import reference
 
-CSRC = Path(__file__).resolve().parents[1] / "csrc"
-TORCH = Path(torch.__file__).parent
-SOURCES = ("cpu", "cpu_backward", "register")
 NAMES = ("forward", "products", "logits", "pixels")
 TYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
 LAYOUTS = {"nchw": torch.contiguous_format, "nhwc": torch.channels_last}
@@ -35,37 +29,8 @@ each_layout = pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
 
 @pytest.fixture(scope="module", params=LEVELS)
 def level(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """The operators of native.py, replaced by those compiled for one level, under names of their own."""
-    name = str(request.param)
-    compiler, flags = compiler_for(name)
-    folder = tmp_path_factory.mktemp("kernels")
-    options = ["-std=c++20", "-O1", "-fPIC", "-w", "-DTORCH_TARGET_VERSION=0x020A000000000000", *flags]
-    includes: list[str | Path] = [f"-I{CSRC}/multi_attention", "-isystem", f"{TORCH}/include"]
-
-    def build(source: str) -> Path:
-        text = (CSRC / "multi_attention" / f"{source}.cpp").read_text()
-        for each in NAMES:
-            text = text.replace(f'"multi_attention_{each}"', f'"multi_attention_{each}_{name}"')
-        (folder / f"{source}.cpp").write_text(text)
-        out = folder / f"{source}.o"
-        subprocess.run([compiler, *options, "-c", folder / f"{source}.cpp", *includes, "-o", out], check=True)
-        return out
-
-    with ThreadPoolExecutor() as pool:
-        objects = list(pool.map(build, SOURCES))
-    library = folder / "kernels.so"
-    link = [f"-L{TORCH}/lib", f"-Wl,-rpath,{TORCH}/lib", "-ltorch_cpu"]
-    subprocess.run([compiler, "-shared", *objects, *link, "-o", library], check=True)
-    definitions: Any = torch.library.Library("lightsr", "FRAGMENT")  # type: ignore[no-untyped-call]
-    for each in (f"multi_attention_{name}" for name in NAMES):
-        schema = str(getattr(torch.ops.lightsr, each).default._schema).removeprefix("lightsr::")
-        definitions.define(schema.replace(each, f"{each}_{name}", 1))
-    torch.ops.load_library(str(library))  # type: ignore[no-untyped-call]
-    with pytest.MonkeyPatch.context() as patch:
-        for each in NAMES:
-            patch.setattr(native, f"_{each}", getattr(torch.ops.lightsr, f"multi_attention_{each}_{name}").default)
+    with operators(str(request.param), tmp_path_factory.mktemp("kernels"), "multi_attention", native, NAMES):
         yield
-    definitions._destroy()
 
 
 @pytest.fixture(autouse=True)

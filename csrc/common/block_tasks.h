@@ -12,11 +12,12 @@ namespace lightsr {
 struct Blocks {
   bool planes;
   int64_t n, pixels, block, each;  // each: blocks in a picture
+  static constexpr int64_t unit = 48, most_pixels = 16 * unit;
 
   // Blocks whose buffers of so many numbers a pixel stay in the L2 cache.
   Blocks(bool planes, int64_t n, int64_t pixels, int64_t numbers) : planes(planes), n(n), pixels(pixels) {
-    constexpr int64_t cache = 1 << 16, unit = 48, most = 16, fewest = 2;
-    const int64_t fit = std::clamp(cache / std::max<int64_t>(numbers, 1) / unit, fewest, most) * unit;
+    constexpr int64_t cache = 1 << 16, fewest = 2 * unit;
+    const int64_t fit = std::clamp(cache / std::max<int64_t>(numbers, 1) / unit * unit, fewest, most_pixels);
     const int64_t count = (pixels + fit - 1) / fit;
     block = std::min(round_up((pixels + count - 1) / count, unit), fit);
     each = (pixels + block - 1) / block;

@@ -1,7 +1,8 @@
 // The layer norm over the channels of each pixel of a block, into the buffer that products read.
 //
 // The mean is taken off before squares are added. Where pixels lie one behind the other a vector is that of so many
-// pixels; where channels do, sums go across lanes.
+// pixels, and what a long sum lost of a large mean is seen in the sum of what is left, and put back; where channels do,
+// sums go across lanes.
 #pragma once
 
 #include <cmath>
@@ -58,8 +59,8 @@ class ChannelNorm {
         return Vec<S>::load(from + c * far + v * size, part...);
     };
     const Vec<S> share = Vec<S>::fill(S(1) / S(channels_)), zero = Vec<S>::fill(0);
-    Vec<S> mean[vectors], squares[vectors], root[vectors];
-    every([&](int v) { mean[v] = squares[v] = zero; });
+    Vec<S> mean[vectors], squares[vectors], rest[vectors], root[vectors];
+    every([&](int v) { mean[v] = squares[v] = rest[v] = zero; });
     for (int64_t c = 0; c < channels; ++c) {
       every([&](int v) {
         const Vec<S> value = Vec<S>::load(from + c * far + v * size, part...);
@@ -72,9 +73,15 @@ class ChannelNorm {
       every([&](int v) {
         const Vec<S> centred = at(c, v) - mean[v];
         squares[v] = fma(centred, centred, squares[v]);
+        rest[v] = rest[v] + centred;
       });
     }
-    every([&](int v) { root[v] = Vec<S>::fill(1) / sqrt(fma(squares[v], share, Vec<S>::fill(eps_))); });
+    every([&](int v) {
+      rest[v] = rest[v] * share;
+      mean[v] = mean[v] + rest[v];
+      squares[v] = max(zero, fma(squares[v], share, -(rest[v] * rest[v])));
+    });
+    every([&](int v) { root[v] = Vec<S>::fill(1) / sqrt(squares[v] + Vec<S>::fill(eps_)); });
     const auto weight = weight_.from_channel(0), bias = bias_.from_channel(0);
     for (int64_t c = 0; c < channels; ++c) {
       every([&](int v) {

@@ -143,23 +143,23 @@ __attribute__((always_inline)) inline void every_tile(int64_t rows, int64_t colu
   }
 }
 
-// All sums of a tile, whether the product has so many or not; rows of them lie `step` numbers apart.
-template <class E, class To>
+// All sums of a tile of so many rows, whether the product has them or not; rows of them lie `step` numbers apart.
+template <int rows = product_rows, class E, class To>
 void multiply_tile(const Product<E>& product, int64_t row, int64_t column, bool half, int64_t vectors, To* to,
                    int64_t step, Ahead* ahead) {
   switch (2 * vectors + half) {
     case 2:
-      return product_tile<E, product_rows, 1>(product, row, column, to, step, ahead);
+      return product_tile<E, rows, 1>(product, row, column, to, step, ahead);
     case 3:
-      return product_tile<E, product_rows / 2, 1>(product, row, column, to, step, ahead);
+      return product_tile<E, rows / 2, 1>(product, row, column, to, step, ahead);
     case 4:
-      return product_tile<E, product_rows, 2>(product, row, column, to, step, ahead);
+      return product_tile<E, rows, 2>(product, row, column, to, step, ahead);
     case 5:
-      return product_tile<E, product_rows / 2, 2>(product, row, column, to, step, ahead);
+      return product_tile<E, rows / 2, 2>(product, row, column, to, step, ahead);
     case 6:
-      return product_tile<E, product_rows, 3>(product, row, column, to, step, ahead);
+      return product_tile<E, rows, 3>(product, row, column, to, step, ahead);
     case 7:
-      return product_tile<E, product_rows / 2, 3>(product, row, column, to, step, ahead);
+      return product_tile<E, rows / 2, 3>(product, row, column, to, step, ahead);
   }
 }
 

@@ -7,9 +7,9 @@
 
 namespace lightsr {
 
-// As off as everywhere::sigmoid. e^-x = 2^y is 2^floor(y) 2^f with f = y - floor(y), and 2^f a polynomial fitted to
-// 2e-9: half the steps of exp. Infinities and NaN come out right.
-inline Vec<float> sigmoid(Vec<float> x) {
+// `most` times the sigmoid, as off as everywhere::sigmoid. e^-x = 2^y is 2^floor(y) 2^f with f = y - floor(y), and 2^f
+// a polynomial fitted to 2e-9: half the steps of exp. Infinities and NaN come out right.
+inline Vec<float> sigmoid(Vec<float> x, Vec<float> most = Vec<float>::fill(1)) {
   using F = Vec<float>;
   const auto number = [](float value) { return F::fill(value); };
   constexpr int down = 1;
@@ -17,7 +17,7 @@ inline Vec<float> sigmoid(Vec<float> x) {
   const F one = number(1), y = x * number(-1.44269504f), f{_mm512_reduce_ps(y.v, down)};
   F power = number(0x1.c72118p-13f);
   for (float term : terms) power = fma(power, f, number(term));
-  return one / (one + F{_mm512_scalef_ps(power.v, y.v)});
+  return most / (one + F{_mm512_scalef_ps(power.v, y.v)});
 }
 
 // P(N <= -a) near a = k / 4, as polynomials in a - k / 4 of least relative error, a row of terms each, the highest

@@ -50,9 +50,9 @@ inline Vec<double> gelu(Vec<double> x) {
 
 namespace everywhere {
 
-// Off by less than 2e-8 beside what 1 + e^-x and the quotient are rounded by; of what is near 0 the last digits do not
-// count, and results below 2^-126 may be 0.
-inline Vec<float> sigmoid(Vec<float> x) {
+// `most` times the sigmoid. Off by less than 2e-8 beside what 1 + e^-x and the quotient are rounded by; of what is near
+// 0 the last digits do not count, and results below 2^-126 may be 0.
+inline Vec<float> sigmoid(Vec<float> x, Vec<float> most = Vec<float>::fill(1)) {
   using F = Vec<float>;
   const auto number = [](float value) { return F::fill(value); };
   const F round = number(0x1.8p23f);                // as in exp
@@ -60,7 +60,7 @@ inline Vec<float> sigmoid(Vec<float> x) {
   const F shifted = fma(x, number(1.44269504f), round), n = shifted - round;
   const F r = fma(n, number(2.12194440e-4f), fma(n, number(-0.693359375f), x));
   const F::Bits whole = (F::Bits)shifted.v - (F::Bits)round.v;
-  return number(1) / fma(exp_near_zero(r), F{(F::Raw)((whole + 127) << 23)}, number(1));
+  return most / fma(exp_near_zero(r), F{(F::Raw)((whole + 127) << 23)}, number(1));
 }
 
 // x P(N <= x) with N normal. P(N <= -a) for a >= 0 is exp(-a^2 / 2) g(a), where g is a polynomial in 1 / (1 + 0.26 a)

@@ -5,6 +5,7 @@
 #include "../common/by_type.h"
 #include "cpu_coarse.h"
 #include "cpu_forward.h"
+#include "cpu_joint.h"
 
 namespace lightsr {
 
@@ -23,6 +24,7 @@ void gated_pointwise_coarse_cpu(const GatedPointwiseCoarse& pass) {
 }
 
 void gated_pointwise_exit_cpu(const GatedPointwiseExit& pass) {
+  if (pass.call.type == Type::float32 && joint_products()) return gated::Exit<float, gated::JointStar>(pass).run();
   by_type(pass.call.type, [&]<class T>() { gated::Exit<T>(pass).run(); });
 }
 

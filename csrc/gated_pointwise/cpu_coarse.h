@@ -64,19 +64,19 @@ class Coarse {
     const Aligned<S> filters(taps * lanes * lanes), bias(lanes);
     arrange(parameter(stride_weight), call.gate, lanes, false, filters.data());
     spread(stride_bias, bias.data());
-    constexpr int64_t rows = 4;  // a task's
-    const int64_t tasks = (strided_h + rows - 1) / rows, depth = taps * lanes, three = filter_side * lanes;
-    run_tasks(call.n * tasks, [&](int64_t task) {
-      S* beside = scratch<S>(round_up(strided_w, product_rows) * depth);
-      const int64_t n = task / tasks, first = task % tasks * rows;
-      for (int64_t y = first; y < std::min(first + rows, strided_h); ++y) {
-        for (int64_t x = 0; x < strided_w; ++x) {
-          for (int64_t i = 0; i < filter_side; ++i) {
-            const S* from = entered + ((n * call.h + 2 * y + i) * call.w + 2 * x) * lanes;
-            std::copy_n(from, three, beside + x * depth + i * three);
-          }
-        }
-        convolve(beside, strided_w, filters, bias, strided.data() + (n * strided_h + y) * strided_w * lanes);
+    const int64_t row = call.w * lanes, three = filter_side * lanes,
+                  read = (2 * round_up(strided_w, product_rows) + 1) * lanes;
+    const S* const end = entered + call.n * call.h * row;
+    run_tasks(call.n * strided_h, [&](int64_t task) {
+      S* const to = strided.data() + task * strided_w * lanes;
+      for (int64_t i = 0; i < filter_side; ++i) {
+        const S* from = entered + (task / strided_h * call.h + 2 * (task % strided_h) + i) * row;
+        if (from + read > end) from = std::copy_n(from, row, scratch<S>(read)) - row;
+        multiply(Product<S>{from, 2 * lanes, 1, filters.data() + i * three * lanes, lanes, three}, strided_w, lanes,
+                 [=, wide = lanes, offset = bias.data()](V sums, int64_t x, int64_t c, auto...) {
+                   S* const at = to + x * wide + c;
+                   (sums + V::load(i ? at : offset + c)).store(at);
+                 });
       }
     });
   }

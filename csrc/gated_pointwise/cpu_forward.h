@@ -58,6 +58,7 @@ void enter(const GatedPointwiseEntry& pass) {
 template <class T>
 class Middle {
   using S = Wide<T>;
+  static constexpr bool turned_in_place = std::is_same_v<typename Numbers<T>::Factor, S>;
 
  public:
   struct Buffers {
@@ -65,7 +66,7 @@ class Middle {
     Rows<S> turned;
     S *enlarged, *row;
     Buffers(Arena& arena, const Middle& all, int64_t block)
-        : entered(arena, all.planes_, all.call_.gate, block),
+        : entered(arena, all.planes_, turned_in_place ? all.call_.lanes : all.call_.gate, block),
           middle(arena, all.planes_, all.call_.gate, block),
           turned(buffer<S>(arena, all.planes_, all.call_.lanes, block)),
           enlarged(arena.take<S>(round_up(block, product_rows) * all.call_.lanes)),
@@ -83,11 +84,16 @@ class Middle {
   // Fills in `entered` and `middle`.
   void operator()(const Block& block, const Buffers& at) const {
     const int64_t pixels = call_.h * call_.w;
-    const Rows<const S> entered =
-        from_map(block, pixels_of(block, entered_, pixels, call_.lanes), call_.lanes, at.turned);
-    block.every<S>(call_.gate, [=, to = at.entered.numbers](int64_t row, int64_t column, auto... part) {
-      Vec<S>::load(entered.at(row, column), part...).store(to.at(row, column), part...);
-    });
+    const S* map = pixels_of(block, entered_, pixels, call_.lanes);
+    if constexpr (turned_in_place) {
+      from_map<S>(block, map, call_.lanes, at.entered.numbers);
+    }
+    if (!turned_in_place || !planes_) {
+      const Rows<const S> entered = from_map<S>(block, map, call_.lanes, at.turned);
+      block.every<S>(call_.gate, [=, to = at.entered.numbers](int64_t row, int64_t column, auto... part) {
+        Vec<S>::load(entered.at(row, column), part...).store(to.at(row, column), part...);
+      });
+    }
     enlarge_(block, coarse_, at.enlarged, at.row);
     const Rows<const S> enlarged = from_map<S>(block, at.enlarged, call_.lanes, at.turned);
     skip_(block, at.entered, [=, to = at.middle.numbers](Vec<S> value, int64_t row, int64_t column, auto... part) {
@@ -148,20 +154,47 @@ struct Paths {
   }
 };
 
+// The star of a block, what is normed for it, and how it leaves.
 template <class T>
+class PlainStar {
+  using V = Vec<Wide<T>>;
+
+ public:
+  const ChannelNorm<T> norm;
+  const Layer<T> out;
+
+  explicit PlainStar(const GatedPointwise& call)
+      : norm(norm_of<T>(call)),
+        out(layer_of<T>(call, out_weight, out_bias, call.c, call.expanded)),
+        paths_(call, 0, call.expanded) {}
+
+  void operator()(const Block& block, const Operand<T>& n, const Operand<T>& middle, const Operand<T>& to,
+                  Ahead& ahead) const {
+    const int64_t channels = out.filters.ins;
+    multiply_together(
+        paths_.products(block, n, middle), block.rows(channels), block.columns(channels),
+        [bias = paths_.bias(), to = to.numbers](const std::array<V, 4>& sums, int64_t row, int64_t column,
+                                                auto... part) {
+          bias(sums, row, column).star().store(to.at(row, column), part...);
+        },
+        &ahead);
+  }
+
+ private:
+  const Paths<T> paths_;
+};
+
+template <class T, class Star = PlainStar<T>>
 class Exit {
-  using S = Wide<T>;
-  using V = Vec<S>;
+  using V = Vec<Wide<T>>;
 
  public:
   explicit Exit(const GatedPointwiseExit& pass)
       : call_(pass.call),
         planes_(!call_.channels_last),
         result_(pass.out),
-        norm_(norm_of<T>(call_)),
         middle_(call_, pass.entered, pass.coarse),
-        paths_(call_, 0, call_.expanded),
-        out_(layer_of<T>(call_, out_weight, out_bias, call_.c, call_.expanded)) {}
+        star_(call_) {}
 
   void run() const {
     const Blocks blocks(planes_, call_.n, call_.h * call_.w, call_.c + call_.expanded + 4 * call_.gate);
@@ -189,30 +222,22 @@ class Exit {
   };
 
   void block(const Block& block, const Buffers& at, Ahead& ahead) const {
-    const int64_t pixels = call_.h * call_.w, expanded = call_.expanded;
-    norm_(block, block.of<T>(call_.x, call_.c, pixels), at.n);
+    const int64_t pixels = call_.h * call_.w;
+    star_.norm(block, block.of<T>(call_.x, call_.c, pixels), at.n);
     middle_(block, at.gate);
-    multiply_together(
-        paths_.products(block, at.n, at.gate.middle), block.rows(expanded), block.columns(expanded),
-        [bias = paths_.bias(), to = at.star.numbers](const std::array<V, 4>& sums, int64_t row, int64_t column,
-                                                     auto... part) {
-          bias(sums, row, column).star().store(to.at(row, column), part...);
-        },
-        &ahead);
+    star_(block, at.n, at.gate.middle, at.star, ahead);
     const bool past = past_cache<T>(call_.n * pixels * call_.c, planes_ ? pixels : call_.c);
-    out_(block, at.star,
-         [past, to = block.of<T>(result_, call_.c, pixels)](V value, int64_t row, int64_t column, auto... part) {
-           put(value, to.at(row, column), past, part...);
-         });
+    star_.out(block, at.star,
+              [past, to = block.of<T>(result_, call_.c, pixels)](V value, int64_t row, int64_t column, auto... part) {
+                put(value, to.at(row, column), past, part...);
+              });
   }
 
   const GatedPointwise& call_;
   const bool planes_;
   void* const result_;
-  const ChannelNorm<T> norm_;
   const Middle<T> middle_;
-  const Paths<T> paths_;
-  const Layer<T> out_;
+  const Star star_;
 };
 
 }  // namespace lightsr::gated

@@ -6,6 +6,7 @@
 
 #include <array>
 
+#include "../common/joint_product.h"
 #include "../common/pixel_product.h"
 #include "arguments.h"
 
@@ -24,6 +25,7 @@ class Filters {
   using F = typename Numbers<T>::Factor;
   using E = typename Numbers<T>::Element;
   static constexpr int64_t each = Numbers<T>::pairs ? 2 : 1;
+  static constexpr int64_t most_rows = std::max(product_rows, joint_rows);  // of a tile
 
  public:
   Filters(bool planes, int64_t outs, int64_t ins)
@@ -32,7 +34,7 @@ class Filters {
         planes_(planes),
         depth_(depth_of<T>(ins)),
         step_(planes ? depth_ : round_up(outs, Vec<Sum<E>>::size)),
-        count_(planes ? round_up(outs, product_rows) * step_ : depth_ * step_),
+        count_(planes ? (outs + most_rows) * step_ : depth_ * step_),
         numbers_(count_) {
     std::fill_n(reinterpret_cast<F*>(numbers_.data()), each * count_, F{});
   }
@@ -95,24 +97,21 @@ struct Layer {
   }
 };
 
-// Calls each(sums, row, column, part...) with a vector of the sums of each product, all of the same rows and columns.
-template <class E, size_t count, class Each>
-void multiply_together(const std::array<Product<E>, count>& products, int64_t rows, int64_t columns, const Each& given,
-                       Ahead* ahead = nullptr) {
+// Calls each(sums, row, column, part...) with a vector of the sums of each of `count` products, all of the same rows
+// and columns, which compute(row, column, half, vectors, to) makes a tile of: of rows from `row` on, or half as many,
+// and of vectors from `column` on, those of each product in to[i].
+template <size_t count, int tile_rows, class S, class Compute, class Each>
+void tiles_together(int64_t rows, int64_t columns, const Compute& compute, const Each& given) {
   const Each each = given;  // a copy that nothing else points to, so what it holds stays in registers
-  using S = Sum<E>;
-  constexpr int size = Vec<S>::size, tile = product_rows * product_vectors * size;
+  constexpr int size = Vec<S>::size, tile = tile_rows * product_vectors * size;
   alignas(64) S tiles[count][tile];
   const int64_t vectors = (columns + size - 1) / size, groups = (vectors + product_vectors - 1) / product_vectors;
   for (int64_t group = 0; group < groups; ++group) {
     const int64_t begin = vectors * group / groups, end = vectors * (group + 1) / groups, column = begin * size;
     const int wide = static_cast<int>(end - begin);
-    for (int64_t row = 0; row < rows; row += product_rows) {
-      const int64_t many = std::min<int64_t>(product_rows, rows - row);
-      const bool half = many <= product_rows / 2;
-      for (size_t i = 0; i < count; ++i) {
-        multiply_tile(products[i], row, column, half, wide, tiles[i], wide * size, ahead);
-      }
+    for (int64_t row = 0; row < rows; row += tile_rows) {
+      const int64_t many = std::min<int64_t>(tile_rows, rows - row);
+      compute(row, column, many <= tile_rows / 2, wide, tiles);
       const int64_t last = std::min(columns, end * size);
       const S* from = tiles[0];
       const auto at = [&](int64_t i) {
@@ -127,6 +126,19 @@ void multiply_together(const std::array<Product<E>, count>& products, int64_t ro
       }
     }
   }
+}
+
+template <class E, size_t count, class Each>
+void multiply_together(const std::array<Product<E>, count>& products, int64_t rows, int64_t columns, const Each& each,
+                       Ahead* ahead = nullptr) {
+  using S = Sum<E>;
+  tiles_together<count, product_rows, S>(
+      rows, columns,
+      [&](int64_t row, int64_t column, bool half, int vectors, auto& to) {
+        for (size_t i = 0; i < count; ++i)
+          multiply_tile(products[i], row, column, half, vectors, to[i], vectors * Vec<S>::size, ahead);
+      },
+      each);
 }
 
 }  // namespace lightsr::gated

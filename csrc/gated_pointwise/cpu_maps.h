@@ -37,10 +37,12 @@ void to_map(const Block& block, const Rows<const S>& from, int64_t channels, S* 
   }
   alignas(64) S turned[size * size];
   for (int64_t p = 0; p < block.count; p += size) {
+    const int64_t here = std::min<int64_t>(size, block.count - p);
     for (int64_t c = 0; c < channels; c += size) {
-      transpose_rows<S>({from.at(c, p), from.step}, std::min<int64_t>(size, channels - c), size, {turned, size});
-      for (int64_t i = 0; i < std::min<int64_t>(size, block.count - p); ++i)
-        Vec<S>::load(turned + i * size).store(map + (p + i) * lanes + c);
+      S* const to = map + p * lanes + c;
+      const Rows<S> there = here == size ? Rows<S>{to, lanes} : Rows<S>{turned, size};
+      transpose_rows<S>({from.at(c, p), from.step}, std::min<int64_t>(size, channels - c), size, there);
+      for (int64_t i = 0; here < size && i < here; ++i) Vec<S>::load(turned + i * size).store(to + i * lanes);
     }
   }
 }
