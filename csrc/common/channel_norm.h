@@ -71,6 +71,7 @@ class ChannelNorm {
     every([&](int v) { mean[v] = mean[v] * share; });
     for (int64_t c = 0; c < channels; ++c) {
       every([&](int v) {
+        __builtin_prefetch(from + c * far + (vectors + v) * size);  // for the next vectors: rows are short
         const Vec<S> centred = at(c, v) - mean[v];
         squares[v] = fma(centred, centred, squares[v]);
         rest[v] = rest[v] + centred;

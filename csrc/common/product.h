@@ -79,7 +79,7 @@ __attribute__((noinline)) void product_tile(const Product<E>& product, int64_t r
                                             int64_t step, Ahead* ahead) {
   using S = Sum<E>;
   Vec<S> sums[rows][vectors];
-#pragma GCC unroll 8
+#pragma GCC unroll 9
   for (int r = 0; r < rows; ++r) {
 #pragma GCC unroll 4
     for (int v = 0; v < vectors; ++v) sums[r][v] = Vec<S>::fill(0);
@@ -97,7 +97,7 @@ __attribute__((noinline)) void product_tile(const Product<E>& product, int64_t r
       for (int v = 0; v < vectors; ++v) {
         values[v] = Vec<E>::load(b + v * Vec<E>::size).kept();
       }
-#pragma GCC unroll 8
+#pragma GCC unroll 9
       for (int r = 0; r < rows; ++r) {
         const Vec<E> number = Vec<E>::fill(a[r * next]).kept();
 #pragma GCC unroll 4
@@ -113,7 +113,7 @@ __attribute__((noinline)) void product_tile(const Product<E>& product, int64_t r
       }
     }
   }
-#pragma GCC unroll 8
+#pragma GCC unroll 9
   for (int r = 0; r < rows; ++r) {
 #pragma GCC unroll 4
     for (int v = 0; v < vectors; ++v) sums[r][v].store(to + r * step + v * Vec<S>::size);

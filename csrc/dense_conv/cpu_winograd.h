@@ -26,6 +26,19 @@ namespace lightsr::dense {
 
 constexpr int64_t places = 16;
 
+// Rows of products in blocks of product_rows, of which the first have one more where the last would have only a few:
+// a tile for half as many rows takes the time of four.
+struct RowBlocks {
+  static constexpr int64_t few = level::registers >= 32 ? 3 : 0;
+  int64_t rows, count, larger;
+  explicit RowBlocks(int64_t rows) : rows(rows), count(rows / product_rows), larger(rows % product_rows) {
+    if (larger > std::min(few, count)) ++count, larger = 0;
+  }
+  int64_t first(int64_t block) const { return block * product_rows + std::min(block, larger); }
+  int64_t size(int64_t block) const { return product_rows + (block < larger); }
+  int64_t there(int64_t block) const { return std::min(size(block), rows - first(block)); }
+};
+
 template <class E, class S, bool last, class End>
 class Winograd {
   static constexpr int size = Vec<E>::size;
@@ -46,6 +59,7 @@ class Winograd {
         columns_((call.w + 1) / 2),
         ins_(last ? round_up(call.c, size) : call.c),
         outs_(round_up(call.outs, last ? std::max(size, product_rows) : product_rows)),
+        blocks_(last ? outs_ : call.outs),
         in_place_(round_up_odd(ins_ * wide, line)),
         out_place_(round_up_odd(outs_ * wide, line)),
         row_room_(last ? (End::all_channels ? 2 * wide : 2) * outs_ : row_step),
@@ -54,7 +68,10 @@ class Winograd {
         factors_(places * factor_place_),
         zeros_(last ? 0 : zeros) {
     if (!last) std::fill_n(zeros_.data(), zeros, S(0));
-    run_tasks(outs_ / product_rows, [&](int64_t task) { pack(task * product_rows); });
+    run_tasks(blocks_.count, [&](int64_t task) {
+      blocks_.size(task) > product_rows ? pack<product_rows + 1>(blocks_.first(task))
+                                        : pack<product_rows>(blocks_.first(task));
+    });
   }
 
   void run() const {
@@ -93,8 +110,8 @@ class Winograd {
 
   // The factors of a block of output channels, as products read them: [place][block][C][of the block], or where
   // channels are in the vectors [place][C][outs].
+  template <int64_t block>
   void pack(int64_t begin) {
-    constexpr int64_t block = product_rows;
     for (int64_t in = 0; in < call_.c; ++in) {
       double taps[9][block] = {};
       for (int64_t i = 0; i < std::min(block, call_.outs - begin); ++i)
@@ -150,9 +167,8 @@ class Winograd {
 
   void multiply(const E* pixels, E* products, int64_t tiles, Ahead& ahead) const {
     // As late as there are steps enough for all lines: sooner, and the cache has lost them when they are needed.
-    const int64_t rows = last ? tiles : outs_, vectors = (last ? outs_ : wide) / size;
-    const int64_t steps =
-        (rows + product_rows - 1) / product_rows * ((vectors + product_vectors - 1) / product_vectors);
+    const int64_t blocks = last ? ceil_div(tiles, product_rows) : blocks_.count;
+    const int64_t steps = blocks * ceil_div((last ? outs_ : wide) / size, product_vectors);
     const int64_t late = places - (ahead.lines() + steps * call_.c - 1) / (steps * call_.c);
     for (int64_t place = 0; place < places; ++place) {
       Ahead* soon = place >= late ? &ahead : nullptr;
@@ -169,26 +185,31 @@ class Winograd {
         }
       } else {
         const int64_t vectors = (tiles + size - 1) / size;
-        for (int64_t row = 0; row < outs_; row += product_rows) {
-          const Product<E> product{factors + row * ins_, 1, product_rows, in, wide, call_.c};
-          const bool half = call_.outs - row <= product_rows / 2;
-          tiled(product, 0, 0, half, vectors, out + row * wide, soon);
+        for (int64_t block = 0; block < blocks_.count; ++block) {
+          const int64_t row = blocks_.first(block), many = blocks_.size(block);
+          const Product<E> product{factors + row * ins_, 1, many, in, wide, call_.c};
+          E* const to = out + row * wide;
+          if (many > product_rows)
+            tiled<product_rows + 1>(product, 0, 0, false, vectors, to, soon);
+          else
+            tiled(product, 0, 0, blocks_.there(block) <= product_rows / 2, vectors, to, soon);
         }
       }
     }
   }
 
   // A sum over many channels is one of sums over so many each, which rounds less.
+  template <int64_t rows = product_rows>
   static void tiled(const Product<E>& all, int64_t row, int64_t column, bool half, int64_t vectors, E* out,
                     Ahead* ahead) {
     constexpr int64_t most = 64;
-    alignas(64) E more[product_rows * wide];
+    alignas(64) E more[rows * wide];
     for (int64_t k = 0; k < all.depth; k += most) {
       const Product<E> part{all.rows + k * all.row_step,       all.row,         all.row_step,
                             all.columns + k * all.column_step, all.column_step, std::min(most, all.depth - k)};
       E* to = k ? more : out;
-      multiply_tile(part, row, column, half, vectors, to, vectors * size, ahead);
-      const int64_t numbers = k ? (half ? product_rows / 2 : product_rows) * vectors * size : 0;
+      multiply_tile<rows>(part, row, column, half, vectors, to, vectors * size, ahead);
+      const int64_t numbers = k ? (half ? rows / 2 : rows) * vectors * size : 0;
       for (int64_t i = 0; i < numbers; i += size) (Vec<E>::load(out + i) + Vec<E>::load(more + i)).store(out + i);
     }
   }
@@ -215,8 +236,7 @@ class Winograd {
         });
       }
     } else {
-      for (int64_t out = 0; out < call_.outs; ++out) {
-        const E* from = products + (out - out % product_rows) * wide + out % product_rows * tile_step + run.at;
+      const auto channel = [&](int64_t out, const E* from) {
         E* mine = rows + (End::all_channels ? out * 2 * row_room_ : 0);
         for (int64_t tile = 0; tile < run.count; tile += size) {
           const Results<E> found = results<E>(from + tile, out_place_, probe);
@@ -231,6 +251,11 @@ class Winograd {
           if (repair) repair->row(i, out, row.count, sums);
           if constexpr (!End::all_channels) end_.channels(row, out, 1, sums, 0);
         });
+      };
+      for (int64_t block = 0; block < blocks_.count; ++block) {
+        const int64_t first = blocks_.first(block);
+        for (int64_t i = 0; i < blocks_.there(block); ++i)
+          channel(first + i, products + first * wide + i * tile_step + run.at);
       }
     }
     if constexpr (End::all_channels) {
@@ -244,7 +269,9 @@ class Winograd {
   End end_;
   Filters<E, S> filters_;
   int64_t rows_, columns_;  // of tiles
-  int64_t ins_, outs_, in_place_, out_place_, row_room_, room_, factor_place_;
+  int64_t ins_, outs_;
+  RowBlocks blocks_;  // of output channels
+  int64_t in_place_, out_place_, row_room_, room_, factor_place_;
   Aligned<E> factors_;
   Aligned<S> zeros_;
 };
