@@ -16,7 +16,8 @@ def parser(verbs: Verbs) -> argparse.ArgumentParser:
     root = argparse.ArgumentParser(
         prog="lightsr",
         description="Lightweight image super-resolution: enlarges pictures 2, 3 or 4 times.",
-        epilog="exit codes: 0 done; 1 bad input, told in one line; 2 wrong command line; 130 stopped by Ctrl-C",
+        epilog="exit codes: 0 done; 1 bad input, told in one line; 2 wrong command line; 130 stopped by Ctrl-C, "
+        "143 by SIGTERM",
     )
     root.add_argument("--version", action=_Version, help="print the version and exit")
     group = root.add_subparsers(metavar="COMMAND", required=True)

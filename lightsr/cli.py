@@ -1,7 +1,8 @@
 """The command line: each verb's arguments go to the module of its name.
 
 Exit codes: 0 done; 1 bad input (a file, weights, a device, a backend), told in one line; 2 a command line that cannot
-be parsed; 130 stopped by Ctrl-C. torch is imported after the arguments are parsed, so that --help answers at once.
+be parsed; 130 stopped by Ctrl-C, 143 by SIGTERM, which torchrun sends when another process has died. torch is imported
+after the arguments are parsed, so that --help answers at once.
 """
 
 from __future__ import annotations
@@ -10,10 +11,13 @@ import argparse
 import json
 import logging
 import os
+import signal
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 
 from .arguments import given, parser
 from .errors import InputError
@@ -23,12 +27,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code."""
     args = parser(_RUN).parse_args(argv)
     try:
-        with _notes_on_stderr(getattr(args, "quiet", False)):
+        with _stopped_by_sigterm(), _notes_on_stderr(getattr(args, "quiet", False)):
             code: int = args.run(args)
         sys.stdout.flush()
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stopped:
         print("lightsr: stopped", file=sys.stderr)
-        return 130
+        return 143 if isinstance(stopped, _Terminated) else 130
     except BrokenPipeError:
         # Nobody reads on (`lightsr info | head -1`); the interpreter must not flush into the pipe again at its exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -40,6 +44,26 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         return _fail(error)
     return code
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM: as Ctrl-C it leaves nothing half-written."""
+
+
+@contextmanager
+def _stopped_by_sigterm() -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():  # elsewhere Python takes no handlers
+        yield
+        return
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise _Terminated
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
 
 
 def _upscale(args: argparse.Namespace) -> int:

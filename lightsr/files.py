@@ -43,8 +43,9 @@ def opened(path: Path) -> Iterator[BinaryIO]:
 def replacing(path: Path) -> Iterator[Path]:
     """Gives a temporary path beside `path` to write to, then puts it in place of `path` in one step.
 
-    The file is flushed to disk before it gets its name. On any error, and on Ctrl-C, the temporary file is removed and
-    `path` is as it was. A link stays one: the file that it leads to is replaced. An existing file's mode is kept.
+    The file is flushed to disk before it gets its name. On any error, and on Ctrl-C (by the command line on SIGTERM
+    too), the temporary file is removed and `path` is as it was. A link stays one: the file that it leads to is
+    replaced. An existing file's mode is kept.
 
     Raises InputError in one line when `path` is a folder, pipe or device, and for any OSError (no space, no rights).
     """

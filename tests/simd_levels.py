@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import platform
 import shutil
 import subprocess
@@ -38,6 +39,9 @@ def compiler_for(level: str) -> tuple[str, list[str]]:
     return compiler, flags
 
 
+_libraries = itertools.count()
+
+
 @contextmanager
 def operators(
     level: str, folder: Path, op: str, native: ModuleType, names: Sequence[str], *more: str
@@ -45,13 +49,14 @@ def operators(
     """The operators `op`_`name` of an op's native.py, its _`name`, replaced by those compiled for one level, with more
     flags, under names of their own."""
     compiler, flags = compiler_for(level)
+    suffix = f"{level}_{next(_libraries)}"
     options = ["-std=c++20", "-O1", "-fPIC", "-w", "-DTORCH_TARGET_VERSION=0x020A000000000000", *flags, *more]
     includes: list[str | Path] = [f"-I{CSRC}/{op}", "-isystem", f"{TORCH}/include"]
 
     def build(source: str) -> Path:
         text = (CSRC / op / f"{source}.cpp").read_text()
         for each in names:
-            text = text.replace(f'"{op}_{each}"', f'"{op}_{each}_{level}"')
+            text = text.replace(f'"{op}_{each}"', f'"{op}_{each}_{suffix}"')
         (folder / f"{source}.cpp").write_text(text)
         out = folder / f"{source}.o"
         subprocess.run([compiler, *options, "-c", folder / f"{source}.cpp", *includes, "-o", out], check=True)
@@ -65,10 +70,10 @@ def operators(
     definitions: Any = torch.library.Library("lightsr", "FRAGMENT")  # type: ignore[no-untyped-call]
     for each in (f"{op}_{name}" for name in names):
         schema = str(getattr(torch.ops.lightsr, each).default._schema).removeprefix("lightsr::")
-        definitions.define(schema.replace(each, f"{each}_{level}", 1))
+        definitions.define(schema.replace(each, f"{each}_{suffix}", 1))
     torch.ops.load_library(str(library))  # type: ignore[no-untyped-call]
     with pytest.MonkeyPatch.context() as patch:
         for each in names:
-            patch.setattr(native, f"_{each}", getattr(torch.ops.lightsr, f"{op}_{each}_{level}").default)
+            patch.setattr(native, f"_{each}", getattr(torch.ops.lightsr, f"{op}_{each}_{suffix}").default)
         yield
     definitions._destroy()

@@ -26,7 +26,7 @@ from lightsr_kernels.spec import SPECS
 Numbers = NDArray[np.float32]
 SPEC = SPECS["gated_pointwise"]
 NAMES = ("entry", "coarse", "exit", "inner", "coarse_gradients", "outer")
-SWITCHED_ON = "-DLIGHTSR_JOINT_PRODUCTS=1"
+SWITCH = "-DLIGHTSR_JOINT_PRODUCTS"
 LAYOUTS = {"nchw": torch.contiguous_format, "channels_last": torch.channels_last}
 each_layout = pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
 
@@ -47,10 +47,10 @@ extern "C" void multiply(const float* rows, const float* columns, long m, long d
     for (long c = 0; c < n; ++c) of_columns[c] -= b[k * wide + c] * b[(k + 1) * wide + c];
   }
   const JointProduct<float> product{{a.data(), depth, 1, b.data(), wide, depth}, of_rows.data(), of_columns.data()};
-  for (long column = 0; column < wide; column += joint_vectors * size) {
-    const long vectors = std::min<long>(joint_vectors, (wide - column) / size), step = vectors * size;
+  for (long column = 0; column < wide; column += product_vectors * size) {
+    const long vectors = std::min<long>(product_vectors, (wide - column) / size), step = vectors * size;
     for (long row = 0; row < m; row += joint_rows) {
-      float tile[joint_rows * joint_vectors * size];
+      float tile[joint_rows * product_vectors * size];
       Ahead ahead;
       multiply_tile(product, row, column, m - row <= joint_rows / 2, vectors, tile, step, ahead);
       for (long r = row; r < std::min<long>(m, row + joint_rows); ++r)
@@ -106,9 +106,21 @@ def test_numbers_of_one_size_round_little_more_than_in_a_plain_product(
 
 
 @pytest.fixture(scope="module")
-def joint(level: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def plainly(level: str, tmp_path_factory: pytest.TempPathFactory) -> list[Tensor]:
+    """Results without joint products, in each layout."""
     with (
-        operators(level, tmp_path_factory.mktemp("kernels"), SPEC.name, native, NAMES, SWITCHED_ON),
+        operators(level, tmp_path_factory.mktemp("plain"), SPEC.name, native, NAMES, f"{SWITCH}=0"),
+        lightsr_kernels.backend("cpu"),
+        torch.no_grad(),
+    ):
+        x, *weights = arguments(1, 52, 40, 70, 156, 16)
+        return [call(SPEC, x.contiguous(memory_format=layout), *weights, 1e-5) for layout in LAYOUTS.values()]
+
+
+@pytest.fixture(scope="module")
+def joint(level: str, plainly: list[Tensor], tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with (
+        operators(level, tmp_path_factory.mktemp("joint"), SPEC.name, native, NAMES, f"{SWITCH}=1"),
         lightsr_kernels.backend("cpu"),
     ):
         yield
@@ -130,6 +142,15 @@ def errors(args: list[Tensor], layout: torch.memory_format) -> tuple[float, floa
     return float((found - exact).norm()), float((eager - exact).norm())
 
 
+def test_the_switch_changes_last_digits_alone(plainly: list[Tensor], joint: None) -> None:
+    x, *weights = arguments(1, 52, 40, 70, 156, 16)
+    for layout, plain in zip(LAYOUTS.values(), plainly, strict=True):
+        with torch.no_grad():
+            found = call(SPEC, x.contiguous(memory_format=layout), *weights, 1e-5)
+        assert not torch.equal(found, plain)
+        torch.testing.assert_close(found, plain, rtol=1e-5, atol=1e-5)
+
+
 @each_layout
 @pytest.mark.parametrize(
     "size", [(1, 52, 40, 70, 156, 16), (2, 19, 33, 41, 33, 17), (1, 1, 15, 16, 1, 1), (1, 2, 15, 400, 7, 3)], ids=str
@@ -148,6 +169,7 @@ def test_errs_as_eager(size: tuple[int, ...], layout: torch.memory_format, joint
         "a norm of many sizes",
         "filters of many sizes",
         "no filter for some channels",
+        "even pixels",
     ],
 )
 def test_sizes_that_differ(change: str, layout: torch.memory_format, joint: None) -> None:
@@ -165,9 +187,12 @@ def test_sizes_that_differ(change: str, layout: torch.memory_format, joint: None
         for name in ("weight_a", "weight_b", "weight_c", "bias_a", "bias_b", "bias_c"):
             sizes = torch.logspace(-2, 2, 156)[torch.randperm(156)]
             args[name] = args[name] * sizes.view(-1, *[1] * (args[name].dim() - 1))
-    else:
+    elif change == "no filter for some channels":
         for name in ("weight_a", "weight_b", "weight_c"):
             args[name][:, ::3] = 0
+            args[name][:20, 1::3] = 0
+    else:
+        args["x"][:, :, :, :35] = 1
     wrong, allowed = errors(list(args.values()), layout)
     assert wrong <= 1.25 * allowed
 
@@ -193,7 +218,7 @@ def test_a_pixel_that_is_no_number_is_where_the_reference_has_it(
 ) -> None:
     args = arguments(2, 6, 30, 34, 12, 4)
     args[0] = args[0].contiguous(memory_format=layout)
-    args[0][1, 2, 11, 13] = value
+    args[0][1, 2, 11, 13] = args[0][1, 2, -1, -1] = value  # the last pixel is one that scales are taken from
     with torch.no_grad():
         found = call(SPEC, *args, 1e-5)
         with lightsr_kernels.backend("reference"):
@@ -202,11 +227,21 @@ def test_a_pixel_that_is_no_number_is_where_the_reference_has_it(
     assert torch.equal(found.isnan(), wanted.isnan())
 
 
-def test_enormous_and_vanishing_parameters(joint: None) -> None:
-    """As finite as eager's result, and as near."""
-    for factor in (1e-30, 1e-12, 1e12):
-        args = dict(zip(["x", *shapes(8, 12, 4)], arguments(1, 8, 20, 20, 12, 4), strict=True))
-        for name in ("weight_a", "bias_a", "weight_c", "bias_c"):
-            args[name] = args[name] * factor
-        wrong, allowed = errors(list(args.values()), torch.contiguous_format)
-        assert wrong <= 1.5 * allowed
+@each_layout
+@pytest.mark.parametrize("factor", [1e-30, 1e-12, 1e-6, 1e6, 1e12, 1e20, 1e37])
+def test_enormous_and_vanishing_parameters(factor: float, layout: torch.memory_format, joint: None) -> None:
+    args = dict(zip(["x", *shapes(8, 12, 4)], arguments(1, 8, 20, 20, 12, 4), strict=True))
+    args["out_bias"] = torch.zeros(8)  # or it would be all there is of a small result
+    for name in ("weight_a", "bias_a", "weight_c", "bias_c"):
+        args[name] = args[name] * factor
+    wrong, allowed = errors(list(args.values()), layout)
+    assert 0 < wrong <= 1.5 * allowed
+
+
+@each_layout
+def test_filters_of_zeros(layout: torch.memory_format, joint: None) -> None:
+    args = dict(zip(["x", *shapes(8, 12, 4)], arguments(1, 8, 20, 20, 12, 4), strict=True))
+    args["weight_a"].zero_()
+    args["weight_b"][::2].zero_()
+    wrong, allowed = errors(list(args.values()), layout)
+    assert wrong <= 1.25 * allowed

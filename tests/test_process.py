@@ -21,17 +21,25 @@ def process(code: str, **options: Any) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", code], check=False, cwd=folder, **settings)
 
 
-def test_ctrl_c_ends_with_130_and_one_line() -> None:
-    code = """
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_with_its_code_and_one_line_and_leaves_no_file(number: signal.Signals, tmp_path: Path) -> None:
+    code = f"""
 import os, signal, sys
+from pathlib import Path
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job begins with it ignored
 import lightsr.info
-lightsr.info.info = lambda *args: os.kill(os.getpid(), signal.SIGINT)
+from lightsr.files import replacing
+def write(*args):
+    with replacing(Path({str(tmp_path / "result")!r})) as temporary:
+        temporary.write_text("half")
+        os.kill(os.getpid(), {int(number)})
+lightsr.info.info = write
 from lightsr.cli import main
 sys.exit(main(["info"]))
 """
     done = process(code)
-    assert (done.returncode, done.stderr) == (130, "lightsr: stopped\n")
+    assert (done.returncode, done.stderr) == (128 + number, "lightsr: stopped\n")
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGPIPE"), reason="pipes of Unix")

@@ -1,15 +1,34 @@
 // The layer norm over the channels of each pixel of a block, into the buffer that products read.
 //
 // The mean is taken off before squares are added. Where pixels lie one behind the other a vector is that of so many
-// pixels, and what a long sum lost of a large mean is seen in the sum of what is left, and put back; where channels do,
-// sums go across lanes.
+// pixels; where channels do, sums go across lanes.
 #pragma once
 
 #include <cmath>
+#include <limits>
 
 #include "pixel_product.h"
 
 namespace lightsr {
+
+// Sums over the channels of pixels less their mean. A long sum loses digits of a large mean: that is seen in what is
+// left of the pixels, and put back.
+template <class S>
+struct CentredSums {
+  Vec<S> values = Vec<S>::fill(0), squares = Vec<S>::fill(0);
+
+  void add(Vec<S> centred) {
+    values = values + centred;
+    squares = fma(centred, centred, squares);
+  }
+  // 1 / sqrt(variance + eps), with `share` 1 / C; and the mean as it should have been.
+  Vec<S> root(Vec<S> share, S eps, Vec<S>& mean) const {
+    const Vec<S> rest = values * share, largest = Vec<S>::fill(std::numeric_limits<S>::max());
+    mean = mean + rest;
+    const Vec<S> variance = fma(squares, share, -min(largest, rest * rest));  // infinite squares stay so
+    return Vec<S>::fill(1) / sqrt(max(Vec<S>::fill(0), variance) + Vec<S>::fill(eps));
+  }
+};
 
 template <class T>
 class ChannelNorm {
@@ -59,8 +78,9 @@ class ChannelNorm {
         return Vec<S>::load(from + c * far + v * size, part...);
     };
     const Vec<S> share = Vec<S>::fill(S(1) / S(channels_)), zero = Vec<S>::fill(0);
-    Vec<S> mean[vectors], squares[vectors], rest[vectors], root[vectors];
-    every([&](int v) { mean[v] = squares[v] = rest[v] = zero; });
+    Vec<S> mean[vectors], root[vectors];
+    CentredSums<S> sums[vectors];
+    every([&](int v) { mean[v] = zero; });
     for (int64_t c = 0; c < channels; ++c) {
       every([&](int v) {
         const Vec<S> value = Vec<S>::load(from + c * far + v * size, part...);
@@ -72,17 +92,10 @@ class ChannelNorm {
     for (int64_t c = 0; c < channels; ++c) {
       every([&](int v) {
         __builtin_prefetch(from + c * far + (vectors + v) * size);  // for the next vectors: rows are short
-        const Vec<S> centred = at(c, v) - mean[v];
-        squares[v] = fma(centred, centred, squares[v]);
-        rest[v] = rest[v] + centred;
+        sums[v].add(at(c, v) - mean[v]);
       });
     }
-    every([&](int v) {
-      rest[v] = rest[v] * share;
-      mean[v] = mean[v] + rest[v];
-      squares[v] = max(zero, fma(squares[v], share, -(rest[v] * rest[v])));
-    });
-    every([&](int v) { root[v] = Vec<S>::fill(1) / sqrt(squares[v] + Vec<S>::fill(eps_)); });
+    every([&](int v) { root[v] = sums[v].root(share, eps_, mean[v]); });
     const auto weight = weight_.from_channel(0), bias = bias_.from_channel(0);
     for (int64_t c = 0; c < channels; ++c) {
       every([&](int v) {

@@ -17,7 +17,7 @@
 
 namespace lightsr {
 
-constexpr int joint_rows = 6, joint_vectors = product_vectors, joint_terms = 3;
+constexpr int joint_rows = 6, joint_terms = 3;  // of a tile, with product_vectors; of which two are joined
 
 // Whether joint products are faster here: additions of this width take nothing from multiplications, and sums and
 // factors of a tile find room in the registers.
@@ -31,8 +31,8 @@ inline bool joint_products() {
 #endif
 }
 
-// A product whose rows' numbers lie one behind the other, and what its sums begin with: of_rows[r] + of_columns[c],
-// less what they have on their own. Both can be read up to the end of the last tile.
+// A product whose rows' numbers lie one behind the other. Its sums begin with of_rows[r] + of_columns[c], which have
+// the joined terms' own products in them, taken off. Both can be read up to the end of the last tile.
 template <class E>
 struct JointProduct {
   Product<E> plain;

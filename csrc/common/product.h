@@ -1,11 +1,11 @@
 // Matrix products in registers, for the CPU's 1x1 convolutions on blocks of pixels.
 //
-// A tile of sums stays in registers: 8 rows x 3 vectors (4 rows where there are 16 registers); each step adds one
-// number of each row, spread, times one vector of each column group. In NCHW rows are output channels and columns
-// pixels, in channels_last rows are pixels and columns output channels, so results are stored as they lie in memory in
-// both. The bound is one multiply-add for each step of the depth; 11 loads for 24 of them. Sums of which something
-// becomes pass through a tile in the L1 cache on their way. With Pair for numbers a step is two bfloat16 products.
-// Products leave the memory idle, so each step may ask for a cache line of what is read after them.
+// A tile of sums stays in registers: 8 rows x 3 vectors, for some callers 6 or 9 (4 where there are 16 registers); each
+// step adds one number of each row, spread, times one vector of each column group. In NCHW rows are output channels and
+// columns pixels, in channels_last rows are pixels and columns output channels, so results are stored as they lie in
+// memory in both. The bound is one multiply-add for each step of the depth; 11 loads for 24 of them. Sums of which
+// something becomes pass through a tile in the L1 cache on their way. With Pair for numbers a step is two bfloat16
+// products. Products leave the memory idle, so each step may ask for a cache line of what is read after them.
 #pragma once
 
 #include <algorithm>

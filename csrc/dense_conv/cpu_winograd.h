@@ -27,7 +27,7 @@ namespace lightsr::dense {
 constexpr int64_t places = 16;
 
 // Rows of products in blocks of product_rows, of which the first have one more where the last would have only a few:
-// a tile for half as many rows takes the time of four.
+// a tile for half as many rows takes the time of four. A ninth row has room in 32 registers.
 struct RowBlocks {
   static constexpr int64_t few = level::registers >= 32 ? 3 : 0;
   int64_t rows, count, larger;

@@ -24,7 +24,10 @@ void gated_pointwise_coarse_cpu(const GatedPointwiseCoarse& pass) {
 }
 
 void gated_pointwise_exit_cpu(const GatedPointwiseExit& pass) {
-  if (pass.call.type == Type::float32 && joint_products()) return gated::Exit<float, gated::JointStar>(pass).run();
+  if (pass.call.type == Type::float32 && joint_products()) {
+    const gated::Scaled scaled(pass.call);
+    if (scaled.fits()) return gated::Exit<float, gated::JointStar>(pass, scaled).run();
+  }
   by_type(pass.call.type, [&]<class T>() { gated::Exit<T>(pass).run(); });
 }
 

@@ -1,7 +1,8 @@
 // The coarse map of the gate: a 3x3 convolution with stride 2, the maximum of 7x7 windows 3 apart, a 3x3 convolution.
 //
-// Each convolution takes a row of its result at a time: what its pixels read is put side by side (9 P numbers each) and
-// multiplied by the filters, so that P channels are the lanes. All of it is some 3 percent of the op's work.
+// Each convolution takes a row of its result at a time, a product with P channels in the lanes. The first reads the map
+// in place, the three pixels of a filter's row at a time, which stand side by side there; for the second what its
+// pixels read is put side by side (9 P numbers each). All of it is some 3 percent of the op's work.
 #pragma once
 
 #include "../common/parallel.h"
@@ -71,6 +72,7 @@ class Coarse {
       S* const to = strided.data() + task * strided_w * lanes;
       for (int64_t i = 0; i < filter_side; ++i) {
         const S* from = entered + (task / strided_h * call.h + 2 * (task % strided_h) + i) * row;
+        // Products read more rows than there are: not beyond the map.
         if (from + read > end) from = std::copy_n(from, row, scratch<S>(read)) - row;
         multiply(Product<S>{from, 2 * lanes, 1, filters.data() + i * three * lanes, lanes, three}, strided_w, lanes,
                  [=, wide = lanes, offset = bias.data()](V sums, int64_t x, int64_t c, auto...) {

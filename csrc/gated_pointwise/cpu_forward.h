@@ -85,10 +85,12 @@ class Middle {
   void operator()(const Block& block, const Buffers& at) const {
     const int64_t pixels = call_.h * call_.w;
     const S* map = pixels_of(block, entered_, pixels, call_.lanes);
+    bool turned = false;
     if constexpr (turned_in_place) {
-      from_map<S>(block, map, call_.lanes, at.entered.numbers);
+      turned = planes_;
+      if (turned) from_map<S>(block, map, call_.lanes, at.entered.numbers);
     }
-    if (!turned_in_place || !planes_) {
+    if (!turned) {
       const Rows<const S> entered = from_map<S>(block, map, call_.lanes, at.turned);
       block.every<S>(call_.gate, [=, to = at.entered.numbers](int64_t row, int64_t column, auto... part) {
         Vec<S>::load(entered.at(row, column), part...).store(to.at(row, column), part...);
@@ -184,17 +186,18 @@ class PlainStar {
   const Paths<T> paths_;
 };
 
-template <class T, class Star = PlainStar<T>>
+template <class T, class Star = PlainStar<T>>  // Star is given what comes after the pass
 class Exit {
   using V = Vec<Wide<T>>;
 
  public:
-  explicit Exit(const GatedPointwiseExit& pass)
+  template <class... Given>
+  explicit Exit(const GatedPointwiseExit& pass, const Given&... given)
       : call_(pass.call),
         planes_(!call_.channels_last),
         result_(pass.out),
         middle_(call_, pass.entered, pass.coarse),
-        star_(call_) {}
+        star_(call_, given...) {}
 
   void run() const {
     const Blocks blocks(planes_, call_.n, call_.h * call_.w, call_.c + call_.expanded + 4 * call_.gate);

@@ -8,11 +8,14 @@
 //     filters are of one size, as far as a sample of the pixels tells;
 //   - each filter with its bias is scaled to a length of about 1, so that small ones do not lose digits to large ones.
 //
-// With a scaled by A, b by B and c by C the star comes out as A B times itself: the gate gets A B / C as its 1, and
+// With a, b and c scaled by A, B and G the star comes out as A B times itself: the gate gets A B / G as its 1, and
 // out_weight is divided by A B.
 #pragma once
 
 #include <cmath>
+#include <limits>
+#include <tuple>
+#include <vector>
 
 #include "cpu_forward.h"
 
@@ -50,22 +53,30 @@ class Scaled {
     std::fill_n(zeros.data(), wide, 0.0f);
     sample();
     scale_filters();
+    if (!reached_) return;
     scale_channels();
     for (int path = 0; path < 3; ++path) finish(path);
     scale_star();
   }
 
- private:
-  // The power of two near a number that is not negative, as far as products of scaled numbers stay far from the ends of
-  // float32; 1 where that is no number.
-  static float power_near(float number) {
-    constexpr float most = 30;
-    if (!(number <= std::numeric_limits<float>::max())) return 1;
-    return std::exp2(std::clamp(std::round(std::log2(number)), -most, most));
+  // Whether scales could do what they are for: all is finite then, and no filter is shorter than they reach.
+  bool fits() const {
+    const auto finite = [](const Aligned<float>& numbers, int64_t count) {
+      float sum = 0;
+      for (int64_t i = 0; i < count; ++i) sum += numbers.data()[i] - numbers.data()[i];  // 0, or no number
+      return sum == 0;
+    };
+    return reached_ && finite(offset, 3 * e) && finite(one, e) && finite(out, c * e);
   }
 
+ private:
+  static constexpr float most = 45;  // of scales, as a power of two: products of them stay in float32
+
+  // The power of two near a finite number that is not negative, as far as scales reach.
+  static float power_near(float number) { return std::exp2(std::clamp(std::round(std::log2(number)), -most, most)); }
+
   // How large each channel of normed pixels is, from blocks all over the pictures: the fourth root of the mean fourth
-  // power, as it is where numbers are large that rounding counts.
+  // power, as it is where numbers are large that rounding counts. Beside each other, so that even pixels do not count.
   void sample() {
     constexpr int64_t samples = 8, most = 48;
     constexpr float least = 0.25f;  // a channel that is small here may be large elsewhere
@@ -82,20 +93,22 @@ class Scaled {
     const auto [n, sums, _] = buffers(memory.data());
     sums.clear(c);
     for (int64_t i = 0; i < samples; ++i) {
-      const int64_t at = call_.n * pixels * i / samples;
-      const Block block{planes, at / pixels, std::min(at % pixels, pixels - count), count};
+      const Block block{planes, call_.n * i / samples, (pixels - count) * i / (samples - 1), count};
       norm(block, block.of<float>(call_.x, c, pixels), n);
-      block.every<float>(c, [sums = sums, from = n.numbers](int64_t row, int64_t column, auto... part) {
-        const V value = V::load(from.at(row, column), part...), square = value * value;
-        sums.add(square * square, row, column, part...);
-      });
+      block.every<float>(
+          c, [sums = sums, from = n.numbers, all = V::fill(float(c + 1))](int64_t row, int64_t column, auto... part) {
+            const V value = V::load(from.at(row, column), part...), square = value * value;
+            sums.add(select<float>(square < all, square * square, V::fill(0)), row, column, part...);  // no NaN
+          });
     }
     std::vector<double> found(size_t(c), 0);
     sums.add_to(found.data(), c);
+    double total = 0;
+    for (double& each : found) total += each = std::sqrt(each);
     std::fill_n(sizes_.data(), wide, 0.0f);
     for (int64_t k = 0; k < c; ++k) {
-      const float root = float(std::sqrt(std::sqrt(found[size_t(k)] / double(samples * count))));
-      sizes_.data()[k] = root > least ? root : least;
+      const float size = total > 0 ? float(std::sqrt(found[size_t(k)] / total * double(c))) : 1;
+      sizes_.data()[k] = std::max(size, least);
     }
   }
 
@@ -116,14 +129,18 @@ class Scaled {
     for (int64_t i = 0; i < 3 * e; ++i) {
       const float *from = parameter(weight_of[i / e]) + i % e * c, *weight = parameter(norm_weight);
       float* const to = filter(i);
-      V length = V::fill(0);
+      V length = V::fill(0), any = length;
       every_vector([&](int64_t k, auto... part) {
         const V number = V::load(from + k, part...) * V::load(weight + k, part...);
         const V there = number * V::load(sizes_.data() + k);
         length = fma(there, there, length);
+        any = any + max(there, -there);  // squares may vanish
         number.store(to + k);
       });
-      by_.data()[i] = 1 / power_near(std::sqrt(sum(length)));
+      const float found = std::sqrt(sum(length));
+      reached_ = reached_ && (sum(any) == 0 || (found > std::exp2(-most) && found < std::exp2(most)));
+      if (!reached_) return;
+      by_.data()[i] = 1 / power_near(found);
       const V by = V::fill(by_.data()[i]);
       every_vector([&](int64_t k, auto...) {
         const V number = V::load(to + k) * by;
@@ -144,18 +161,18 @@ class Scaled {
 
   // The filters of a path, what its sums begin with, and what is added to them at the end: offsets may be large.
   void finish(int path) {
-    const float *weight = parameter(weight_of[path]), *bias = parameter(bias_of[path]), *offset = parameter(norm_bias);
+    const float *weight = parameter(weight_of[path]), *bias = parameter(bias_of[path]), *shift = parameter(norm_bias);
     for (int64_t i = 0; i < e; ++i) {
       float* const to = filter(path * e + i);
-      V offsets = V::fill(0);
+      V shifts = V::fill(0);
       every_vector([&](int64_t k, auto... part) {
-        offsets = fma(V::load(weight + i * c + k, part...), V::load(offset + k, part...), offsets);
+        shifts = fma(V::load(weight + i * c + k, part...), V::load(shift + k, part...), shifts);
         (V::load(to + k) / V::load(channels.data() + k)).store(to + k);
       });
       double own = 0;
       for (int64_t k = 0; k < joined(c); k += joint_terms) own += double(to[k]) * to[k + 1];
       begin.data()[path * e + i] = float(-own);
-      this->offset.data()[path * e + i] = by_.data()[path * e + i] * (bias[i] + sum(offsets));
+      offset.data()[path * e + i] = by_.data()[path * e + i] * (bias[i] + sum(shifts));
     }
   }
 
@@ -171,6 +188,7 @@ class Scaled {
 
   const GatedPointwise& call_;
   Aligned<float> sizes_, squares_, by_;  // of channels; of the filters' numbers for them, added up; the filters' scales
+  bool reached_ = true;
 };
 
 class JointStar {
@@ -181,7 +199,16 @@ class JointStar {
   const ChannelNorm<float> norm;
   const Layer<float> out;
 
-  explicit JointStar(const GatedPointwise& call) : JointStar(call, Scaled(call)) {}
+  JointStar(const GatedPointwise& call, const Scaled& scaled)
+      : norm(!call.channels_last, call.c, call.eps, scaled.channels.data(), scaled.zeros.data()),
+        out(!call.channels_last, scaled.out.data(), call.parameters[out_bias], call.c, call.expanded),
+        planes_(!call.channels_last),
+        a_(planes_, scaled, 0),
+        b_(planes_, scaled, 1),
+        c_(planes_, scaled, 2),
+        six_(planes_, scaled.six.data(), call.expanded),
+        one_(planes_, scaled.one.data(), call.expanded),
+        gate_(layer_of<float>(call, exit_weight, exit_bias, call.expanded, call.gate)) {}
 
   void operator()(const Block& block, const Operand<float>& n, const Operand<float>& middle, const Operand<float>& to,
                   Ahead& ahead) const {
@@ -225,17 +252,6 @@ class JointStar {
       return {filters.of(ready(block, n, filters.ins)), planes ? mine : own, planes ? own : mine};
     }
   };
-
-  JointStar(const GatedPointwise& call, const Scaled& scaled)
-      : norm(!call.channels_last, call.c, call.eps, scaled.channels.data(), scaled.zeros.data()),
-        out(!call.channels_last, scaled.out.data(), call.parameters[out_bias], call.c, call.expanded),
-        planes_(!call.channels_last),
-        a_(planes_, scaled, 0),
-        b_(planes_, scaled, 1),
-        c_(planes_, scaled, 2),
-        six_(planes_, scaled.six.data(), call.expanded),
-        one_(planes_, scaled.one.data(), call.expanded),
-        gate_(layer_of<float>(call, exit_weight, exit_bias, call.expanded, call.gate)) {}
 
   // For each pixel less the products of its channels that are joined.
   void joined_neighbours(const Block& block, const Rows<float>& n, float* own) const {

@@ -19,7 +19,7 @@ auto ready(const Block& block, const Operand<T>& pixels, int64_t channels) {
   return block.planes ? pixels.across(rows, columns) : pixels.along(rows, columns);
 }
 
-// A small matrix [outs, ins] as products read it, filled up with zeros to whole tiles.
+// A small matrix [outs, ins] as products read it, filled up with zeros: as much as tiles of any height read beyond it.
 template <class T>
 class Filters {
   using F = typename Numbers<T>::Factor;

@@ -6,7 +6,7 @@
 
 #include <cmath>
 
-#include "../common/pixel_product.h"
+#include "../common/channel_norm.h"
 
 namespace lightsr::gated {
 
@@ -40,14 +40,12 @@ class NormGradient {
   void pixels(int64_t p, Rows<const T> x, Rows<const S> grad, Rows<T> to, const ChannelSums<S>& of_weight,
               const ChannelSums<S>& of_bias, Part... part) const {
     const V share = V::fill(S(1) / S(channels_));
-    V mean = V::fill(0), variance = mean, first = mean, second = mean;
+    V mean = V::fill(0), first = mean, second = mean;
+    CentredSums<S> sums;
     for (int64_t c = 0; c < channels_; ++c) mean = mean + V::load(x.at(c, p), part...);
     mean = mean * share;
-    for (int64_t c = 0; c < channels_; ++c) {
-      const V centred = V::load(x.at(c, p), part...) - mean;
-      variance = fma(centred, centred, variance);
-    }
-    const V root = V::fill(1) / sqrt(fma(variance, share, V::fill(eps_)));
+    for (int64_t c = 0; c < channels_; ++c) sums.add(V::load(x.at(c, p), part...) - mean);
+    const V root = sums.root(share, eps_, mean);
     const auto weight = weight_.from_channel(0);
     for (int64_t c = 0; c < channels_; ++c) {
       const V normed = (V::load(x.at(c, p), part...) - mean) * root, by = V::load(grad.at(c, p), part...);
