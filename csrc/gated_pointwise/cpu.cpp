@@ -1,7 +1,8 @@
 // gated_pointwise on the CPU: its passes over pixels, in blocks whose buffers stay in the L2 cache.
 //
 // Bound of a pixel at C = 52, E = 156, P = 16: 36 thousand multiply-adds, against 2 C numbers through memory: it is
-// the products' speed that counts (common/product.h). A tensor of E channels exists only for a block.
+// the products' speed that counts (common/product.h). Of two thirds of them joint products save a third
+// (common/joint_product.h). A tensor of E channels exists only for a block.
 #include "../common/by_type.h"
 #include "cpu_coarse.h"
 #include "cpu_forward.h"
