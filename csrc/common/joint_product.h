@@ -39,7 +39,7 @@ struct JointProduct {
   const E *of_rows, *of_columns;
 };
 
-// How many of `depth` terms are the first of two that are joined: those at multiples of joint_terms below this.
+// Where joined terms end among `depth` of them: before, each at a multiple of joint_terms is joined with the next.
 constexpr int64_t joined(int64_t depth) {
   return depth / joint_terms * joint_terms;
 }

@@ -70,13 +70,13 @@ class Scaled {
   }
 
  private:
-  static constexpr float most = 45;  // of scales, as a power of two: products of them stay in float32
+  static constexpr float reach = 45;  // of scales, as a power of two: products of them stay in float32
 
   // The power of two near a finite number that is not negative, as far as scales reach.
-  static float power_near(float number) { return std::exp2(std::clamp(std::round(std::log2(number)), -most, most)); }
+  static float power_near(float number) { return std::exp2(std::clamp(std::round(std::log2(number)), -reach, reach)); }
 
   // How large each channel of normed pixels is, from blocks all over the pictures: the fourth root of the mean fourth
-  // power, as it is where numbers are large that rounding counts. Beside each other, so that even pixels do not count.
+  // power, as it is where numbers are large that rounding counts. Beside each other, so that flat pixels do not count.
   void sample() {
     constexpr int64_t samples = 8, most = 48;
     constexpr float least = 0.25f;  // a channel that is small here may be large elsewhere
@@ -138,7 +138,7 @@ class Scaled {
         number.store(to + k);
       });
       const float found = std::sqrt(sum(length));
-      reached_ = reached_ && (sum(any) == 0 || (found > std::exp2(-most) && found < std::exp2(most)));
+      reached_ = reached_ && (sum(any) == 0 || (found > std::exp2(-reach) && found < std::exp2(reach)));
       if (!reached_) return;
       by_.data()[i] = 1 / power_near(found);
       const V by = V::fill(by_.data()[i]);
