@@ -46,6 +46,11 @@ CASES = [
     ((1, 12, 3, 33), 35, (3, 3), 1),
     ((9, 17, 6, 6), 52, (3, 3), 2),
     ((1, 150, 9, 20), 13, (3, 3), 1),
+    # enlarged rows by whole vectors of two to four channels, number by number beyond; every other one with a residual
+    ((1, 14, 5, 41), 50, (3, 3), 5),
+    ((1, 12, 4, 37), 48, (3, 3), 4),
+    ((1, 13, 4, 33), 27, (3, 3), 3),
+    ((1, 5, 6, 21), 12, (1, 1), 2),
 ]
 
 

@@ -56,6 +56,34 @@ template <int step = 1, class T>
     return a.v[0];
 }
 
+// At the places of `channel` among r that take turns the lanes of b, elsewhere those of a: of vector k of the r that
+// they all fill. For the second channel those of a, the first one's, are not in their places yet.
+template <int r, int k, int channel>
+struct TakingTurns {
+  static constexpr int at(int i, int size) {
+    const int place = k * size + i;
+    return place % r == channel ? size + place / r : channel == 1 ? place / r : i;
+  }
+};
+
+// Vector k of the r that hold the numbers of r vectors by turns.
+template <int k, int channel = 1, class E, int r>
+[[gnu::always_inline]] inline Vec<E> by_turns(const Vec<E> (&v)[r], Vec<E> before) {
+  const Vec<E> found = shuffled<TakingTurns<r, k, channel>>(before, v[channel]);
+  if constexpr (channel + 1 < r) {
+    return by_turns<k, channel + 1>(v, found);
+  } else {
+    return found;
+  }
+}
+
+// Calls each(k, vector) for these r vectors.
+template <class E, int r, int... k, class Each>
+[[gnu::always_inline]] inline void each_by_turns(const Vec<E> (&v)[r], std::integer_sequence<int, k...>,
+                                                 const Each& each) {
+  (each(k, by_turns<k>(v, v[0])), ...);
+}
+
 // A square of numbers, number i of vector j and number j of vector i having changed places: as log2(size) rounds, each
 // of which brings the vectors of both halves together by turns.
 template <class S>

@@ -4,6 +4,7 @@
 
 #include "../common/parallel.h"
 #include "../common/pixels.h"
+#include "../common/shuffle.h"
 #include "../common/simd_math.h"
 #include "cpu_input.h"
 
@@ -97,6 +98,10 @@ class Finish {
     const int64_t from = ((run.n * outs_ + first) * h_ + run.y) * w_ + run.x;
     S* base = out_ + (run.n * outs_ * h_ + run.y * r_ * r_) * w_ + run.x * r_;
     for (int64_t i = 0; i < many; ++i, sums += step) {
+      if ((first + i) % r_ == 0 && i + r_ <= many && enlarged(run, first + i, sums, step, base)) {
+        i += r_ - 1, sums += (r_ - 1) * step;
+        continue;
+      }
       const S* residual = residual_ ? residual_ + from + i * h_ * w_ : nullptr;
       S* to = base + places_.data()[first + i];
       const Vec<E> bias = Vec<E>::fill(bias_.data()[first + i]);
@@ -110,6 +115,9 @@ class Finish {
       });
     }
   }
+
+  // How many channels `channels` is best given at once.
+  int64_t together() const { return r_ <= widest ? r_ : 1; }
 
   // [N, H, W, C]: of the pixels of a run `many` output channels from `first` on, their sums `step` apart.
   void pixels(const Run& run, int64_t first, int64_t many, const E* sums, int64_t step) const {
@@ -133,8 +141,12 @@ class Finish {
   // Bytes of scratch memory that it needs.
   static int64_t bytes(int64_t) { return 0; }
 
-  // Has the memory of all results of a run asked for.
+  // Has the memory of all results of a run asked for, and what is added to them.
   void add_results(const Run& run, Ahead& ahead) const {
+    if (residual_) {
+      const int64_t area = h_ * w_;
+      add_pixels<S, last>(residual_ + run.n * outs_ * area, outs_, area, run.y * w_ + run.x, run.count, ahead);
+    }
     if (past_) return;
     const int64_t channels = outs_ / (r_ * r_), area = h_ * w_ * r_ * r_;
     for (int64_t row = run.y * r_; row < (run.y + 1) * r_; ++row)
@@ -156,6 +168,45 @@ class Finish {
   }
 
  private:
+  static constexpr int64_t widest = 4;  // the usual scales
+
+  // The r channels from `first` on that lie beside each other in rows of the enlarged picture; false: not written.
+  bool enlarged(const Run& run, int64_t first, const E* sums, int64_t step, S* base) const {
+    switch (r_) {
+      case 2:
+        return enlarge<2>(run, first, sums, step, base);
+      case 3:
+        return enlarge<3>(run, first, sums, step, base);
+      case 4:
+        return enlarge<4>(run, first, sums, step, base);
+    }
+    return false;
+  }
+  template <int r>
+  bool enlarge(const Run& run, int64_t first, const E* sums, int64_t step, S* base) const {
+    const int64_t area = h_ * w_, from = ((run.n * outs_ + first) * h_ + run.y) * w_ + run.x;
+    S* const to = base + places_.data()[first];
+    every_vector(run.count, [&](int64_t j, auto... part) {
+      Vec<E> values[r];
+#pragma GCC unroll 4
+      for (int k = 0; k < r; ++k) {
+        const S* residual = residual_ ? residual_ + from + k * area : nullptr;
+        const Vec<E> sum = Vec<E>::load(sums + k * step + j) + Vec<E>::fill(bias_.data()[first + k]);
+        values[k] = finished(sum, residual, j, part...);
+      }
+      each_by_turns(values, std::make_integer_sequence<int, r>{}, [&](int k, Vec<E> value) {
+        S* const place = to + j * r + k * size;
+        if constexpr (sizeof...(part) == 0) {
+          value.store(place);
+        } else {
+          const int left = (part + ...) * r - k * size;
+          if (left > 0) value.store(place, std::min(left, size));
+        }
+      });
+    });
+    return true;
+  }
+
   template <class Each>
   static void every_vector(int64_t count, const Each& given) {
     const Each each = given;  // a copy that nothing else points to, so what it holds stays in registers

@@ -29,7 +29,7 @@ constexpr int64_t places = 16;
 // Rows of products in blocks of product_rows, of which the first have one more where the last would have only a few:
 // a tile for half as many rows takes the time of four. A ninth row has room in 32 registers.
 struct RowBlocks {
-  static constexpr int64_t few = level::registers >= 32 ? 3 : 0;
+  static constexpr int64_t few = level::registers >= 32 ? 4 : 0;
   int64_t rows, count, larger;
   explicit RowBlocks(int64_t rows) : rows(rows), count(rows / product_rows), larger(rows % product_rows) {
     if (larger > std::min(few, count)) ++count, larger = 0;
@@ -63,7 +63,11 @@ class Winograd {
         in_place_(round_up_odd(ins_ * wide, line)),
         out_place_(round_up_odd(outs_ * wide, line)),
         row_room_(last ? (End::all_channels ? 2 * wide : 2) * outs_ : row_step),
-        room_(2 * row_room_ * (!last && End::all_channels ? outs_ : 1)),
+        together_(together()),
+        room_(2 * row_room_ *
+              (last                ? 1
+               : End::all_channels ? outs_
+                                   : together_)),
         factor_place_(round_up_odd(ins_ * outs_, line)),
         factors_(places * factor_place_),
         zeros_(last ? 0 : zeros) {
@@ -118,6 +122,15 @@ class Winograd {
         for (int tap = 0; tap < 9; ++tap) taps[tap][i] = filters_.at(begin + i, in, tap);
       E* to = factors_.data() + (last ? in * outs_ + begin : begin * ins_ + in * block);
       transform_filters(taps, to, factor_place_);
+    }
+  }
+
+  // How many channels of results are handed over at once.
+  int64_t together() const {
+    if constexpr (End::all_channels) {
+      return 1;
+    } else {
+      return end_.together();
     }
   }
 
@@ -236,8 +249,10 @@ class Winograd {
         });
       }
     } else {
+      const int64_t step = 2 * row_room_;
       const auto channel = [&](int64_t out, const E* from) {
-        E* mine = rows + (End::all_channels ? out * 2 * row_room_ : 0);
+        const int64_t place = End::all_channels ? out : out % together_;
+        E* mine = rows + place * step;
         for (int64_t tile = 0; tile < run.count; tile += size) {
           const Results<E> found = results<E>(from + tile, out_place_, probe);
           for (int i = 0; i < 2; ++i) {
@@ -249,7 +264,8 @@ class Winograd {
         every_row(run, [&](int64_t i, const Run& row) {
           E* sums = mine + i * row_room_;
           if (repair) repair->row(i, out, row.count, sums);
-          if constexpr (!End::all_channels) end_.channels(row, out, 1, sums, 0);
+          if constexpr (!End::all_channels)
+            if (place == together_ - 1) end_.channels(row, out - place, together_, sums - place * step, step);
         });
       };
       for (int64_t block = 0; block < blocks_.count; ++block) {
@@ -271,7 +287,7 @@ class Winograd {
   int64_t rows_, columns_;  // of tiles
   int64_t ins_, outs_;
   RowBlocks blocks_;  // of output channels
-  int64_t in_place_, out_place_, row_room_, room_, factor_place_;
+  int64_t in_place_, out_place_, row_room_, together_, room_, factor_place_;
   Aligned<E> factors_;
   Aligned<S> zeros_;
 };
