@@ -185,6 +185,19 @@ class PerChannel {
     for (int64_t c = 0; there_ && c < channels; ++c) numbers_.data()[c] = wide_number<S>(from[c]);
   }
 
+  // The numbers for the vectors of a row: one in a register where channels are rows, else those of the columns.
+  template <bool planes>
+  struct InRow {
+    std::conditional_t<planes, Vec<S>, const S*> numbers;
+    Vec<S> at([[maybe_unused]] int64_t column) const {
+      if constexpr (planes) {
+        return numbers;
+      } else {
+        return Vec<S>::load(numbers + column);
+      }
+    }
+  };
+
   // The numbers from one channel on, or none.
   struct View {
     const S* data;
@@ -192,6 +205,15 @@ class PerChannel {
     explicit operator bool() const { return data != nullptr; }
     Vec<S> at(int64_t row, int64_t column) const {
       return planes ? Vec<S>::fill(data[row]) : Vec<S>::load(data + column);
+    }
+    // What `at` gives for a row, in less time where the layout is known.
+    template <bool planes>
+    InRow<planes> in_row([[maybe_unused]] int64_t row) const {
+      if constexpr (planes) {
+        return {Vec<S>::fill(data[row]).kept()};
+      } else {
+        return {data};
+      }
     }
   };
   View from_channel(int64_t first) const { return {there_ ? numbers_.data() + first : nullptr, planes_}; }

@@ -81,6 +81,11 @@ class Middle {
         enlarge_(call),
         skip_(layer_of<T>(call, skip_weight, skip_bias, call.gate, call.gate)) {}
 
+  void ask_for(const Block& block, Ahead& ahead) const {
+    const S* map = pixels_of(block, entered_, call_.h * call_.w, call_.lanes);
+    ahead.add(map, 0, block.count * call_.lanes * int64_t(sizeof(S)), 1);
+  }
+
   // Fills in `entered` and `middle`.
   void operator()(const Block& block, const Buffers& at) const {
     const int64_t pixels = call_.h * call_.w;
@@ -142,13 +147,22 @@ struct Paths {
     V a, b, c, gate;  // a behind relu6, the gate behind its sigmoid
     V star() const { return fma(c, gate, a * b); }
   };
+  template <bool planes>
+  struct RowOfBias {
+    typename PerChannel<S>::template InRow<planes> a, b, c, gate;
+    template <size_t count>
+    Values operator()(const std::array<V, count>& sums, int64_t column) const {
+      const V zero = V::fill(0), six = V::fill(6);
+      return {min(six, max(zero, sums[0] + a.at(column))), sums[1] + b.at(column), sums[2] + c.at(column),
+              sigmoid(sums[3] + gate.at(column))};
+    }
+  };
   struct Bias {
     typename PerChannel<S>::View a, b, c, gate;
-    template <size_t count>
-    Values operator()(const std::array<V, count>& sums, int64_t row, int64_t column) const {
-      const V zero = V::fill(0), six = V::fill(6);
-      return {min(six, max(zero, sums[0] + a.at(row, column))), sums[1] + b.at(row, column),
-              sums[2] + c.at(row, column), sigmoid(sums[3] + gate.at(row, column))};
+    template <bool planes>
+    RowOfBias<planes> in_row(int64_t row) const {
+      return {a.template in_row<planes>(row), b.template in_row<planes>(row), c.template in_row<planes>(row),
+              gate.template in_row<planes>(row)};
     }
   };
   Bias bias() const {
@@ -172,17 +186,25 @@ class PlainStar {
 
   void operator()(const Block& block, const Operand<T>& n, const Operand<T>& middle, const Operand<T>& to,
                   Ahead& ahead) const {
+    block.planes ? run<true>(block, n, middle, to, ahead) : run<false>(block, n, middle, to, ahead);
+  }
+
+ private:
+  template <bool planes>
+  void run(const Block& block, const Operand<T>& n, const Operand<T>& middle, const Operand<T>& to,
+           Ahead& ahead) const {
     const int64_t channels = out.filters.ins;
     multiply_together(
         paths_.products(block, n, middle), block.rows(channels), block.columns(channels),
-        [bias = paths_.bias(), to = to.numbers](const std::array<V, 4>& sums, int64_t row, int64_t column,
-                                                auto... part) {
-          bias(sums, row, column).star().store(to.at(row, column), part...);
+        [bias = paths_.bias(), to = to.numbers](int64_t row) {
+          return [=, bias = bias.template in_row<planes>(row)](const std::array<V, 4>& sums, int64_t column,
+                                                               auto... part) {
+            bias(sums, column).star().store(to.at(row, column), part...);
+          };
         },
         &ahead);
   }
 
- private:
   const Paths<T> paths_;
 };
 
@@ -204,7 +226,10 @@ class Exit {
     const int64_t bytes = Buffers(*this, blocks.block, nullptr).bytes;
     run_tasks(blocks.count(), [&](int64_t task) {
       Ahead ahead;
-      blocks.after(task, [&](const Block& next) { next.ask_for<T>(picture_of(call_, call_.x), call_.c, ahead); });
+      blocks.after(task, [&](const Block& next) {
+        middle_.ask_for(next, ahead);
+        next.ask_for<T>(picture_of(call_, call_.x), call_.c, ahead);
+      });
       block(blocks.at(task), Buffers(*this, blocks.block, scratch<char>(bytes)), ahead);
     });
   }

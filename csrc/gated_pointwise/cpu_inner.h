@@ -215,6 +215,12 @@ class Inner {
   // The star and the gradients before it.
   void expand(const Block& block, const Buffers& at, const Part& all, const typename Buffers::PartSums& sums,
               Ahead& ahead) const {
+    block.planes ? expand_as<true>(block, at, all, sums, ahead) : expand_as<false>(block, at, all, sums, ahead);
+  }
+
+  template <bool planes>
+  void expand_as(const Block& block, const Buffers& at, const Part& all, const typename Buffers::PartSums& sums,
+                 Ahead& ahead) const {
     const auto forward = all.paths.products(block, at.n, at.middle.middle);
     const std::array products{forward[0], forward[1], forward[2], forward[3],
                               all.out_back.of(ready(block, at.grad, call_.c))};
@@ -222,21 +228,24 @@ class Inner {
                   to_b = block.from_channel(to_a, all.count), to_c = block.from_channel(to_a, 2 * all.count);
     multiply_together(
         products, block.rows(all.count), block.columns(all.count),
-        [=, bias = all.paths.bias(), of_a = sums.of_a, of_b = sums.of_b, of_c = sums.of_c, of_gate = sums.of_gate](
-            const std::array<V, 5>& found, int64_t row, int64_t column, auto... part) {
-          const V zero = V::fill(0), six = V::fill(6), g = found[4];
-          const auto [a, b, c, s] = bias(found, row, column);
-          fma(c, s, a * b).store(star.at(row, column), part...);
-          const V limited = select<S>((a.v <= zero.v) | (a.v >= six.v), zero, g * b), other = g * a;
-          limited.store(to_a.at(row, column), part...);
-          other.store(to_b.at(row, column), part...);
-          const V gated = g * s, inner = gated * c * (V::fill(1) - s);
-          gated.store(to_c.at(row, column), part...);
-          inner.store(gate.at(row, column), part...);
-          of_a.add(limited, row, column, part...);
-          of_b.add(other, row, column, part...);
-          of_c.add(gated, row, column, part...);
-          of_gate.add(inner, row, column, part...);
+        [=, bias = all.paths.bias(), of_a = sums.of_a, of_b = sums.of_b, of_c = sums.of_c,
+         of_gate = sums.of_gate](int64_t row) {
+          return [=, bias = bias.template in_row<planes>(row)](const std::array<V, 5>& found, int64_t column,
+                                                               auto... part) {
+            const V zero = V::fill(0), six = V::fill(6), g = found[4];
+            const auto [a, b, c, s] = bias(found, column);
+            fma(c, s, a * b).store(star.at(row, column), part...);
+            const V limited = select<S>((a.v <= zero.v) | (a.v >= six.v), zero, g * b), other = g * a;
+            limited.store(to_a.at(row, column), part...);
+            other.store(to_b.at(row, column), part...);
+            const V gated = g * s, inner = gated * c * (V::fill(1) - s);
+            gated.store(to_c.at(row, column), part...);
+            inner.store(gate.at(row, column), part...);
+            of_a.add(limited, row, column, part...);
+            of_b.add(other, row, column, part...);
+            of_c.add(gated, row, column, part...);
+            of_gate.add(inner, row, column, part...);
+          };
         },
         &ahead);
   }

@@ -212,6 +212,13 @@ class JointStar {
 
   void operator()(const Block& block, const Operand<float>& n, const Operand<float>& middle, const Operand<float>& to,
                   Ahead& ahead) const {
+    planes_ ? run<true>(block, n, middle, to, ahead) : run<false>(block, n, middle, to, ahead);
+  }
+
+ private:
+  template <bool planes>
+  void run(const Block& block, const Operand<float>& n, const Operand<float>& middle, const Operand<float>& to,
+           Ahead& ahead) const {
     alignas(64) float own[Blocks::most_pixels + size];
     joined_neighbours(block, n.numbers, own);
     const std::array paths{a_.product(block, n, own), b_.product(block, n, own), c_.product(block, n, own)};
@@ -226,15 +233,18 @@ class JointStar {
         },
         [of_a = a_.offset.from_channel(0), of_b = b_.offset.from_channel(0), of_c = c_.offset.from_channel(0),
          of_gate = gate_.bias.from_channel(0), six = six_.from_channel(0), one = one_.from_channel(0),
-         to = to.numbers](const std::array<V, 4>& sums, int64_t row, int64_t column, auto... part) {
-          const V a = min(six.at(row, column), max(V::fill(0), sums[0] + of_a.at(row, column)));
-          const V b = sums[1] + of_b.at(row, column), c = sums[2] + of_c.at(row, column);
-          const V s = sigmoid(sums[3] + of_gate.at(row, column), one.at(row, column));
-          fma(c, s, a * b).store(to.at(row, column), part...);
+         to = to.numbers](int64_t row) {
+          return [=, of_a = of_a.in_row<planes>(row), of_b = of_b.in_row<planes>(row), of_c = of_c.in_row<planes>(row),
+                  of_gate = of_gate.in_row<planes>(row), six = six.in_row<planes>(row),
+                  one = one.in_row<planes>(row)](const std::array<V, 4>& sums, int64_t column, auto... part) {
+            const V a = min(six.at(column), max(V::fill(0), sums[0] + of_a.at(column)));
+            const V b = sums[1] + of_b.at(column), c = sums[2] + of_c.at(column);
+            const V s = sigmoid(sums[3] + of_gate.at(column), one.at(column));
+            fma(c, s, a * b).store(to.at(row, column), part...);
+          };
         });
   }
 
- private:
   // a, b or c.
   struct Path {
     const bool planes;

@@ -97,9 +97,9 @@ struct Layer {
   }
 };
 
-// Calls each(sums, row, column, part...) with a vector of the sums of each of `count` products, all of the same rows
-// and columns, which compute(row, column, half, vectors, to) makes a tile of: of rows from `row` on, or half as many,
-// and of vectors from `column` on, those of each product in to[i].
+// For each row on_row = each(row) and then on_row(sums, column, part...) with a vector of the sums of each of `count`
+// products, all of the same rows and columns, which compute(row, column, half, vectors, to) makes a tile of: of rows
+// from `row` on, or half as many, and of vectors from `column` on, those of each product in to[i].
 template <size_t count, int tile_rows, class S, class Compute, class Each>
 void tiles_together(int64_t rows, int64_t columns, const Compute& compute, const Each& given) {
   const Each each = given;  // a copy that nothing else points to, so what it holds stays in registers
@@ -120,9 +120,10 @@ void tiles_together(int64_t rows, int64_t columns, const Compute& compute, const
         return found;
       };
       for (int64_t r = row; r < row + many; ++r, from += wide * size) {
+        const auto on_row = each(r);
         int64_t i = 0;
-        for (; column + i + size <= last; i += size) each(at(i), r, column + i);
-        if (column + i < last) each(at(i), r, column + i, static_cast<int>(last - column - i));
+        for (; column + i + size <= last; i += size) on_row(at(i), column + i);
+        if (column + i < last) on_row(at(i), column + i, static_cast<int>(last - column - i));
       }
     }
   }
