@@ -1,6 +1,7 @@
 """Fused operators for lightweight super-resolution; each has a plain-PyTorch reference and gradients."""
 
 from .accelerate import Acceleration, accelerate, restore
+from .attended_conv import attended_conv
 from .attention_maps import attention_maps
 from .build import build_info
 from .channel_attention import channel_attention
@@ -30,6 +31,7 @@ __all__ = [
     "DepthwiseConv2d",
     "Explanation",
     "accelerate",
+    "attended_conv",
     "attention_maps",
     "backend",
     "build_info",

@@ -90,6 +90,20 @@ def call(spec: OpSpec, *args: Any) -> Any:
     return run_reference(spec, *args) if plain else spec.op(*args)
 
 
+def in_one_call(spec: OpSpec, args: tuple[Any, ...]) -> bool:
+    """Whether to `call` an op that others can be put together to, because its kernels have no gradients."""
+    x = _picture(args)
+    device = x.device.type
+    if eager.wants_gradients(args) or torch.is_autocast_enabled(device):
+        return False
+    if torch.compiler.is_compiling():
+        return not _plain_when_traced(spec, device)
+    name = requested()
+    if name not in ("auto", *spec.backends):
+        return False
+    return name != "auto" or choose(spec, device, name=name) != "reference"
+
+
 def keeping_kernels(spec: OpSpec, args: tuple[Any, ...]) -> Any:
     """The kernels for `eager.run`, where they keep for their gradients what they computed on the way; else None."""
     if torch.compiler.is_compiling() or requested() == "reference" or not eager.is_plain(args):

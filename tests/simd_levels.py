@@ -63,7 +63,8 @@ def operators(
         return out
 
     with ThreadPoolExecutor() as pool:
-        objects = list(pool.map(build, ("cpu", "cpu_backward", "register")))
+        sources = sorted(path.stem for path in (CSRC / op).glob("cpu*.cpp"))
+        objects = list(pool.map(build, [*sources, "register"]))
     library = folder / "kernels.so"
     link = [f"-L{TORCH}/lib", f"-Wl,-rpath,{TORCH}/lib", "-ltorch_cpu"]
     subprocess.run([compiler, "-shared", *objects, *link, "-o", library], check=True)

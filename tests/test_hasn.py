@@ -13,7 +13,7 @@ from lightsr.errors import InputError
 from lightsr.images import read_rgb8
 from lightsr.metrics import psnr, ssim
 from lightsr.networks.cost import multiply_adds
-from lightsr.networks.hasn import HASN, RELEASED, RELEASED_BLOCK, from_released, seen_by_taps
+from lightsr.networks.hasn import HASN, RELEASED, RELEASED_BLOCK, from_released
 from lightsr.networks.lmswn import LMSWN
 
 
@@ -217,14 +217,6 @@ def test_radius_is_the_reach_of_the_local_path() -> None:
     net(x)[0, 0, 15, 60].backward()  # column 30 of x
     columns = x.grad.abs().amax((0, 1, 2)).nonzero().flatten().tolist()
     assert (columns[0], columns[-1]) == (30 - net.radius, 30 + net.radius)
-
-
-@pytest.mark.parametrize("size", [(1, 1), (1, 5), (2, 2), (4, 7)], ids=lambda size: "x".join(map(str, size)))
-def test_what_taps_see_gives_the_mean_of_a_convolution(size: tuple[int, int]) -> None:
-    x = torch.randint(-9, 10, (2, 5, *size), dtype=torch.float64)
-    weight = torch.randint(-9, 10, (4, 5, 3, 3), dtype=torch.float64)
-    sums = F.conv2d(x, weight, padding=1).sum((2, 3), keepdim=True)
-    assert torch.equal(F.conv2d(seen_by_taps(x), weight), sums)
 
 
 def test_scaled_filters_equal_a_scaled_result(net: HASN) -> None:

@@ -31,39 +31,12 @@ class ChannelAttentionBlock(Block):
 
     def forward(self, x: Tensor) -> Tensor:  # [N, C, H, W]
         h = convolve(self.narrow, x, self.use_fused, "gelu")
-        if self.use_fused and x.shape[0] == 1:
-            return self._scaled_filters(h)
-        y = convolve(self.widen, h, self.use_fused)
+        widen, down, up = self.widen, self.down, self.up
         if self.use_fused:
-            down, up = self.down, self.up
-            return ops.channel_attention(y, down.weight, down.bias, up.weight, up.bias, statistic="mean")
+            return ops.attended_conv(h, widen.weight, widen.bias, down.weight, down.bias, up.weight, up.bias)
+        y: Tensor = widen(h)
         mean = y.mean((2, 3), keepdim=True)
-        return y * torch.sigmoid(self.up(F.relu(self.down(mean))))
-
-    def _scaled_filters(self, h: Tensor) -> Tensor:  # [1, bottleneck, H, W] -> [1, C, H, W]
-        """The scale of each channel in the filters of the convolution before it: its result is written once, scaled.
-
-        The mean that the scale comes from is known before: a convolution is linear, so the mean of its result is the
-        same convolution of the sums over what each tap sees.
-        """
-        widen = self.widen
-        mean = as_product(widen, seen_by_taps(h).flatten() / (h.shape[2] * h.shape[3]))  # [C]
-        scale = torch.sigmoid(as_product(self.up, F.relu(as_product(self.down, mean))))
-        weight, bias = widen.weight * scale[:, None, None, None], widen.bias * scale  # type: ignore[operator]
-        return ops.dense_conv(h, weight.to(h.dtype), bias.to(h.dtype))
-
-
-def as_product(conv: nn.Conv2d, x: Tensor) -> Tensor:  # [C_in * KH * KW] -> [C_out]
-    """`conv` for one pixel of its result, from all that it sees, in the precision of x."""
-    return F.linear(x, conv.weight.to(x.dtype).flatten(1), conv.bias.to(x.dtype))  # type: ignore[union-attr]
-
-
-def seen_by_taps(x: Tensor) -> Tensor:  # [N, C, H, W] -> [N, C, 3, 3]
-    """For each tap of a 3x3 convolution, the sum over the pixels it sees: all but at most a row and a column."""
-    columns = x.sum(2, dtype=torch.promote_types(x.dtype, torch.float32))  # [N, C, W]
-    rows = torch.stack([columns - x[:, :, -1], columns, columns - x[:, :, 0]], 2)  # [N, C, 3, W]
-    all_columns = rows.sum(3)
-    return torch.stack([all_columns - rows[..., -1], all_columns, all_columns - rows[..., 0]], 3)
+        return y * torch.sigmoid(up(F.relu(down(mean))))
 
 
 class HybridAttentionBlock(Block):
