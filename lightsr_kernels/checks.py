@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from .functional import under_autocast
+
 DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
 
@@ -38,7 +40,7 @@ def check_shape(op: str, name: str, value: Tensor | None, shape: Sequence[int], 
         raise ValueError(f"{op}: {name} must have shape {list(shape)}, got {list(value.shape)}")
     if value.device != like.device:
         raise ValueError(f"{op}: {name} is on {value.device} but x is on {like.device}; move one with .to()")
-    if value.dtype != like.dtype and not torch.is_autocast_enabled(like.device.type):
+    if value.dtype != like.dtype and not under_autocast(like.device.type):
         raise TypeError(f"{op}: {name} is {value.dtype} but x is {like.dtype}; convert one with .to(), or use autocast")
 
 

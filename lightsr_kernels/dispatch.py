@@ -23,7 +23,7 @@ from torch.autograd import forward_ad
 
 from . import build, eager
 from .cache import BuildError
-from .functional import layout_of
+from .functional import layout_of, under_autocast
 from .spec import SPECS, OpSpec
 
 BACKENDS = ("cuda", "triton", "cpu", "reference")  # fastest first
@@ -71,6 +71,8 @@ def call(spec: OpSpec, *args: Any) -> Any:
     spec.check(*args)
     x = _picture(args)
     device = "cpu" if x.is_cpu else x.device.type  # the quickest to ask for
+    if spec.composed is not None and _is_composed(spec, device, args):
+        return spec.composed(*args)
     if torch.compiler.is_compiling():
         plain = _plain_when_traced(spec, device)
         return run_reference(spec, *args) if plain else spec.op(*args)
@@ -90,18 +92,16 @@ def call(spec: OpSpec, *args: Any) -> Any:
     return run_reference(spec, *args) if plain else spec.op(*args)
 
 
-def in_one_call(spec: OpSpec, args: tuple[Any, ...]) -> bool:
-    """Whether to `call` an op that others can be put together to, because its kernels have no gradients."""
-    x = _picture(args)
-    device = x.device.type
-    if eager.wants_gradients(args) or torch.is_autocast_enabled(device):
-        return False
-    if torch.compiler.is_compiling():
-        return not _plain_when_traced(spec, device)
+def _is_composed(spec: OpSpec, device: str, args: tuple[Any, ...]) -> bool:
+    """Whether an op that can be put together of others is, because its own kernels cannot run this call."""
     name = requested()
-    if name not in ("auto", *spec.backends):
+    if name == "reference":
         return False
-    return name != "auto" or choose(spec, device, name=name) != "reference"
+    if eager.wants_gradients(args) or under_autocast(device):
+        return True
+    if name != "auto":
+        return False
+    return _plain_when_traced(spec, device) if torch.compiler.is_compiling() else choose(spec, device) == "reference"
 
 
 def keeping_kernels(spec: OpSpec, args: tuple[Any, ...]) -> Any:

@@ -71,6 +71,11 @@ def dense_as(value: Tensor, x: Tensor) -> Tensor:
     return value.contiguous(memory_format=layout_of(x))
 
 
+def under_autocast(device: str) -> bool:
+    """Whether autocast is on for this kind of device; others than these have none, and torch would raise."""
+    return device in ("cpu", "cuda") and torch.is_autocast_enabled(device)
+
+
 @overload
 def autocast_to(x: Tensor, dtype: torch.dtype) -> Tensor: ...
 

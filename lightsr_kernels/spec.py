@@ -77,6 +77,9 @@ class OpSpec:
     native: tuple[str, ...] = ()  # the folders of csrc that its compiled kernels are in; (): its own alone
     faster: Callable[..., bool] | None = None  # (backend, *arguments): whether it beats the reference; None: always
     autocast: Callable[..., Any] | None = None  # (dtype, *arguments) under autocast; None: the reference
+    # (*arguments): the op put together of others, for kernels without a backward: it runs where gradients are wanted,
+    # under autocast, and where no kernel is. None: the reference does.
+    composed: Callable[..., Any] | None = None
     # The position of an argument that is added to the result and does nothing else: its gradient is the result's, and
     # it need not be kept. None: there is none, or not in this call.
     added: Callable[..., int | None] | None = None

@@ -7,12 +7,14 @@ from collections.abc import Iterator
 import pytest
 import torch
 import torch.nn.functional as F
+from op_cases import filled, of_tensors, tensors
 from simd_levels import LEVELS, operators
 from torch import Tensor, nn
 
+import lightsr_kernels
 from lightsr_kernels import attended_conv
 from lightsr_kernels.attended_conv import native
-from lightsr_kernels.attended_conv.filters import in_filters, scaled_filters, seen_by_taps
+from lightsr_kernels.attended_conv.composed import in_filters, scaled_filters, seen_by_taps
 from lightsr_kernels.attended_conv.reference import reference
 from lightsr_kernels.dispatch import why_not
 from lightsr_kernels.spec import SPECS, Make
@@ -75,13 +77,11 @@ def test_kernels_scale_filters_at_every_level(
             torch.testing.assert_close(got.double(), want, rtol=0, atol=20 * rounding * float(want.abs().max()))
 
 
-def test_kernels_do_without_biases_and_hidden_units(at_level: None) -> None:
+def test_kernels_do_without_biases(at_level: None) -> None:
     x, weight, _, down, _, up, _ = arguments(Make(torch.float64), (5, 9))
     args = [x, weight, None, down, None, up, None]
     torch.testing.assert_close(scaled(args)[0], scaled_filters(*args)[0])
     assert scaled(args)[1] is None
-    none = [x, weight, None, down[:0], None, up[:, :0], None]  # sigmoid(0) for all
-    assert torch.equal(scaled(none)[0], weight / 2)
 
 
 @needs_kernels
@@ -125,13 +125,14 @@ class Block(nn.Module):
 def test_it_is_the_block_that_people_write(pictures: int, grad: bool) -> None:
     torch.manual_seed(0)
     block = Block().double()
-    x = torch.randn(pictures, 6, 11, 14, dtype=torch.float64)
+    x = torch.randn(pictures, 6, 11, 14, dtype=torch.float64, requires_grad=grad)
     parameters = [each for layer in (block.conv, block.down, block.up) for each in (layer.weight, layer.bias)]
     with torch.set_grad_enabled(grad):
         got, wanted = attended_conv(x, *parameters), block(x)
     torch.testing.assert_close(got, wanted, rtol=1e-11, atol=1e-11)
     if grad:
-        ours, theirs = (torch.autograd.grad(each.square().sum(), parameters) for each in (got, wanted))
+        inputs = [x, *parameters]
+        ours, theirs = (torch.autograd.grad(each.square().sum(), inputs) for each in (got, wanted))
         torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
 
 
@@ -140,6 +141,68 @@ def test_a_pixel_that_is_no_number_spreads_everywhere() -> None:
     args = arguments(Make(), (12, 15))
     args[0][0, 3, 4, 5] = float("nan")
     assert reference(*args).isnan().all() and attended_conv(*args).isnan().all()
+
+
+@pytest.fixture
+def kernel_calls(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
+    """The pictures whose gates the kernel has put into filters."""
+    calls: list[Tensor] = []
+    kernel = native._filters
+
+    def counted(x: Tensor, *others: Tensor | None) -> None:
+        calls.append(x)
+        kernel(x, *others)
+
+    monkeypatch.setattr(native, "_filters", counted)
+    return calls
+
+
+@needs_kernels
+def test_which_calls_have_the_gate_by_the_kernel(kernel_calls: list[Tensor]) -> None:
+    """One picture in float32 or float64 where no gradients are wanted."""
+    args = arguments(Make(), (9, 9))
+    attended_conv(*args)
+    SPEC.op(*[each.double() for each in args])
+    assert [each.dtype for each in kernel_calls] == [torch.float32, torch.float64]
+    x, weight, *others = args
+    attended_conv(torch.cat([x, x]), weight, *others)
+    attended_conv(*[each.bfloat16() for each in args])
+    attended_conv(x, weight.clone().requires_grad_(), *others)
+    with torch.autocast("cpu", torch.bfloat16):
+        attended_conv(*args)
+    with lightsr_kernels.backend("reference"):
+        attended_conv(*args)
+    assert len(kernel_calls) == 2
+
+
+def test_a_compiled_call_is_the_operator_unless_gradients_are_wanted() -> None:
+    args, graphs = arguments(Make(), (9, 9)), []
+
+    def keep(graph: torch.fx.GraphModule, _: object) -> object:
+        graphs.append({str(node.target) for node in graph.graph.nodes})
+        return graph.forward
+
+    compiled = torch.compile(attended_conv, backend=keep, fullgraph=True)
+    with torch.no_grad():
+        compiled(*args)
+    args[1].requires_grad_()
+    compiled(*args)
+    whole, parts = graphs
+    assert "lightsr.attended_conv" in whole and "lightsr.dense_conv" not in whole
+    assert "lightsr.dense_conv" in parts and "lightsr.attended_conv" not in parts
+
+
+def test_gradients_of_the_function() -> None:
+    for sample in filled(SPEC.samples(Make(torch.float64, requires_grad=True))):
+        flat = of_tensors(attended_conv, sample.args)
+        torch.autograd.gradcheck(flat, tensors(sample.args), fast_mode=True)
+        with lightsr_kernels.backend("reference"):
+            torch.autograd.gradgradcheck(flat, tensors(sample.args), fast_mode=True)
+
+
+def test_another_device_has_shapes() -> None:
+    args = [each.to("meta") for each in arguments(Make(), (9, 11))]
+    assert attended_conv(*args).shape == (1, 21, 9, 11)
 
 
 def test_where_the_gate_is_in_the_filters() -> None:

@@ -56,8 +56,9 @@ template <int step = 1, class T>
     return a.v[0];
 }
 
-// At the places of `channel` among r that take turns the lanes of b, elsewhere those of a: of vector k of the r that
-// they all fill. For the second channel those of a, the first one's, are not in their places yet.
+// Numbers of r vectors by turns, a0 b0 c0 a1 b1 c1 and so on, fill r vectors; this is one step to vector k of these.
+// The lanes of b, the vector `channel` of the r, come to its places, and elsewhere stay those of a, where earlier steps
+// have brought them. The first step, with channel 1, also brings those of a, vector 0, to theirs.
 template <int r, int k, int channel>
 struct TakingTurns {
   static constexpr int at(int i, int size) {

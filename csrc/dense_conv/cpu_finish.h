@@ -174,16 +174,16 @@ class Finish {
   bool enlarged(const Run& run, int64_t first, const E* sums, int64_t step, S* base) const {
     switch (r_) {
       case 2:
-        return enlarge<2>(run, first, sums, step, base);
+        return enlarge<2>(run, first, sums, step, base), true;
       case 3:
-        return enlarge<3>(run, first, sums, step, base);
+        return enlarge<3>(run, first, sums, step, base), true;
       case 4:
-        return enlarge<4>(run, first, sums, step, base);
+        return enlarge<4>(run, first, sums, step, base), true;
     }
     return false;
   }
   template <int r>
-  bool enlarge(const Run& run, int64_t first, const E* sums, int64_t step, S* base) const {
+  void enlarge(const Run& run, int64_t first, const E* sums, int64_t step, S* base) const {
     const int64_t area = h_ * w_, from = ((run.n * outs_ + first) * h_ + run.y) * w_ + run.x;
     S* const to = base + places_.data()[first];
     every_vector(run.count, [&](int64_t j, auto... part) {
@@ -204,7 +204,6 @@ class Finish {
         }
       });
     });
-    return true;
   }
 
   template <class Each>

@@ -26,8 +26,9 @@ namespace lightsr::dense {
 
 constexpr int64_t places = 16;
 
-// Rows of products in blocks of product_rows, of which the first have one more where the last would have only a few:
-// a tile for half as many rows takes the time of four. A ninth row has room in 32 registers.
+// Rows of products in blocks of product_rows, of which the first have one more where the last would have half as many
+// or fewer: a tile for these takes the time of half a whole one and what every tile takes. A ninth row has room in 32
+// registers.
 struct RowBlocks {
   static constexpr int64_t few = level::registers >= 32 ? 4 : 0;
   int64_t rows, count, larger;

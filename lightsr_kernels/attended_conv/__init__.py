@@ -6,14 +6,13 @@ from typing import cast
 
 from torch import Tensor
 
-from ..channel_attention import channel_attention
 from ..checks import check_picture, check_required, check_shape
-from ..dense_conv import check_filters, dense_conv
-from ..dispatch import call, in_one_call
+from ..dense_conv import check_filters
+from ..dispatch import call
 from ..functional import empty_result
 from ..register import register
 from ..spec import OpSpec
-from .filters import in_filters, scaled_filters
+from .composed import composed
 from .reference import reference
 from .samples import bad_inputs, bench, cost, samples
 
@@ -38,14 +37,14 @@ def attended_conv(
     A convolution is linear: the mean of its result is the same convolution of the sums over what each tap sees. So for
     one picture the gate is known before it is convolved, and goes into the filters: the result is written once, and
     not read for its means. Several pictures, and 16 bits, which would round scaled filters, go through dense_conv and
-    channel_attention.
+    channel_attention. Where gradients are wanted the filters are scaled by torch's own operators.
 
     Args:
         x: picture [N, C, H, W] of at least one channel and one pixel; any N, 0 included; contiguous and channels_last
             are taken as they are.
         weight: the filters, [C_out, C, KH, KW], C_out at least 1, KH and KW 1, 3, 5 or 7.
         bias: [C_out], or None.
-        down_weight: 1x1 filters from C_out channels to R, [R, C_out, 1, 1].
+        down_weight: 1x1 filters from C_out channels to R, [R, C_out, 1, 1], R at least 1.
         down_bias: [R], or None.
         up_weight: 1x1 filters from R channels back to C_out, [C_out, R, 1, 1].
         up_bias: [C_out], or None.
@@ -65,14 +64,7 @@ def attended_conv(
         >>> lightsr_kernels.attended_conv(x, torch.randn(8, 4, 3, 3), None, down, None, up, None).shape
         torch.Size([1, 8, 16, 16])
     """
-    args = (x, weight, bias, down_weight, down_bias, up_weight, up_bias)
-    _check(*args)
-    if in_one_call(SPEC, args):
-        return cast(Tensor, call(SPEC, *args))
-    if in_filters(x):
-        return dense_conv(x, *scaled_filters(*args))
-    y = dense_conv(x, weight, bias)
-    return channel_attention(y, down_weight, down_bias, up_weight, up_bias, statistic="mean")
+    return cast(Tensor, call(SPEC, x, weight, bias, down_weight, down_bias, up_weight, up_bias))
 
 
 def _check(
@@ -94,6 +86,8 @@ def _check(
     check_shape(op, "bias", bias, (outs,), x)
     check_picture(op, "down_weight", down_weight)
     hidden = down_weight.shape[0]
+    if hidden < 1:
+        raise ValueError(f"{op}: down_weight must have at least one filter, got shape {list(down_weight.shape)}")
     check_required(op, "down_weight", down_weight, (hidden, outs, 1, 1), x)
     check_shape(op, "down_bias", down_bias, (hidden,), x)
     check_required(op, "up_weight", up_weight, (outs, hidden, 1, 1), x)
@@ -118,6 +112,7 @@ SPEC = register(
         bench=bench,
         cost=cost,
         backends=("cpu", "reference"),
+        composed=composed,
         native=("attended_conv", "dense_conv", "instance_norm_attention"),
     )
 )

@@ -5,11 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..channel_attention import channel_attention
 from ..dense_conv import dense_conv
 from ..functional import dense
 from ..native import raw_operator
-from .filters import in_filters
+from .composed import composed, in_filters
 
 _filters = raw_operator(
     "attended_conv_filters(Tensor x, Tensor weight, Tensor? bias, Tensor down_weight, Tensor? down_bias, "
@@ -26,12 +25,11 @@ def forward(
     up_weight: Tensor,  # [C_out, R, 1, 1]
     up_bias: Tensor | None,  # [C_out]
 ) -> Tensor:  # [N, C_out, H, W]
+    layers = (weight, bias, down_weight, down_bias, up_weight, up_bias)
     if not in_filters(x):
-        y = dense_conv(x, weight, bias)
-        return channel_attention(y, down_weight, down_bias, up_weight, up_bias, statistic="mean")
+        return composed(x, *layers)
     x = dense(x)
     scaled = torch.empty(weight.shape, dtype=x.dtype, device=x.device)
     scaled_bias = None if bias is None else torch.empty(bias.shape, dtype=x.dtype, device=x.device)
-    layers = (weight, bias, down_weight, down_bias, up_weight, up_bias)
     _filters(x, *[None if each is None else each.contiguous() for each in layers], scaled, scaled_bias)
     return dense_conv(x, scaled, scaled_bias)

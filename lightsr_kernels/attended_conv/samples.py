@@ -43,6 +43,7 @@ def bad_inputs(make: Make) -> Iterator[BadInput]:
     yield BadInput("bias", change(1, make(3)), ValueError, r"bias must have shape \[4\]")
     yield BadInput("down", change(2, make(2, 3, 1, 1)), ValueError, r"down_weight must have shape \[2, 4, 1, 1\]")
     yield BadInput("down-2-d", change(2, make(2, 4)), ValueError, "down_weight must have 4 dimensions")
+    yield BadInput("no-hidden", change(2, make(0, 4, 1, 1)), ValueError, "down_weight must have at least one filter")
     yield BadInput("down-bias", change(3, make(3)), ValueError, r"down_bias must have shape \[2\]")
     yield BadInput("up", change(4, make(4, 3, 1, 1)), ValueError, r"up_weight must have shape \[4, 2, 1, 1\]")
     yield BadInput("up-bias", change(5, make(2)), ValueError, r"up_bias must have shape \[4\]")

@@ -1,7 +1,7 @@
-"""The gate of attended_conv in the filters of its convolution, by torch's own operators: for any device, and autograd.
+"""attended_conv put together of other ops and torch's own: for any device, and for gradients.
 
-The mean that the gate comes from is known before: the mean of a convolution's result is the same convolution of the
-sums over what each tap sees.
+The gate of one picture goes into the filters. The mean that it comes from is known before: the mean of a convolution's
+result is the same convolution of the sums over what each tap sees.
 """
 
 from __future__ import annotations
@@ -10,10 +10,29 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..channel_attention import channel_attention
+from ..dense_conv import dense_conv
+from ..functional import under_autocast
+
+
+def composed(
+    x: Tensor,  # [N, C, H, W]
+    weight: Tensor,  # [C_out, C, KH, KW]
+    bias: Tensor | None,  # [C_out]
+    down_weight: Tensor,  # [R, C_out, 1, 1]
+    down_bias: Tensor | None,  # [R]
+    up_weight: Tensor,  # [C_out, R, 1, 1]
+    up_bias: Tensor | None,  # [C_out]
+) -> Tensor:  # [N, C_out, H, W]
+    layers = (down_weight, down_bias, up_weight, up_bias)
+    if in_filters(x):
+        return dense_conv(x, *scaled_filters(x, weight, bias, *layers))
+    return channel_attention(dense_conv(x, weight, bias), *layers, statistic="mean")
+
 
 def in_filters(x: Tensor) -> bool:
     """Whether the gate goes into the filters: there is one, and filters may be scaled without losing digits."""
-    wide = x.dtype in (torch.float32, torch.float64) and not torch.is_autocast_enabled(x.device.type)
+    wide = x.dtype in (torch.float32, torch.float64) and not under_autocast(x.device.type)
     return wide and x.shape[0] == 1
 
 
