@@ -98,9 +98,10 @@ class ChannelNorm {
     every([&](int v) { root[v] = sums[v].root(share, eps_, mean[v]); });
     const auto weight = weight_.from_channel(0), bias = bias_.from_channel(0);
     for (int64_t c = 0; c < channels; ++c) {
+      const auto gain = weight.template in_row<true>(c), offset = bias.template in_row<true>(c);
       every([&](int v) {
         const Vec<S> normed = (at(c, v) - mean[v]) * root[v];
-        fma(normed, weight.at(c, p), bias.at(c, p)).store(buffer + c * step + v * size, part...);
+        fma(normed, gain.at(p), offset.at(p)).store(buffer + c * step + v * size, part...);
       });
     }
   }

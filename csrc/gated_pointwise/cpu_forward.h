@@ -45,10 +45,15 @@ void enter(const GatedPointwiseEntry& pass) {
   run_tasks(blocks.count(), [&](int64_t task) {
     const auto [n, to, _] = buffers(scratch<char>(bytes));
     const Block block = blocks.at(task);
+    Ahead ahead;
+    blocks.after(task, [&](const Block& next) { next.ask_for<T>(picture_of(call, call.x), call.c, ahead); });
     norm(block, block.of<T>(call.x, call.c, pixels), n);
-    entry(block, n, [to = to](Vec<S> value, int64_t row, int64_t column, auto... part) {
-      value.store(to.at(row, column), part...);
-    });
+    entry(
+        block, n,
+        [to = to](Vec<S> value, int64_t row, int64_t column, auto... part) {
+          value.store(to.at(row, column), part...);
+        },
+        &ahead);
     S* map = pixels_of(block, static_cast<S*>(pass.entered), pixels, call.lanes);
     to_map<S>(block, {to.data, to.step}, call.gate, map, call.lanes);
   });

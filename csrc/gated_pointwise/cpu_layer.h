@@ -66,8 +66,8 @@ class Filters {
   }
   // Calls each(result, row, column, part...) with vectors of the filters times the pixels.
   template <class Each>
-  void operator()(const Block& block, const Operand<T>& pixels, const Each& each) const {
-    multiply(of(ready(block, pixels, ins)), block.rows(outs), block.columns(outs), each);
+  void operator()(const Block& block, const Operand<T>& pixels, const Each& each, Ahead* ahead = nullptr) const {
+    multiply(of(ready(block, pixels, ins)), block.rows(outs), block.columns(outs), each, ahead);
   }
 
   const int64_t outs, ins;
@@ -89,11 +89,14 @@ struct Layer {
       : filters(planes, outs, ins, weight, ins, 1), bias(planes, static_cast<const T*>(bias), outs) {}
 
   template <class Each>
-  void operator()(const Block& block, const Operand<T>& pixels, const Each& each) const {
+  void operator()(const Block& block, const Operand<T>& pixels, const Each& each, Ahead* ahead = nullptr) const {
     const auto offset = bias.from_channel(0);
-    filters(block, pixels, [=](Vec<S> value, int64_t row, int64_t column, auto... part) {
-      each(value + offset.at(row, column), row, column, part...);
-    });
+    filters(
+        block, pixels,
+        [=](Vec<S> value, int64_t row, int64_t column, auto... part) {
+          each(value + offset.at(row, column), row, column, part...);
+        },
+        ahead);
   }
 };
 
