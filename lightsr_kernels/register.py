@@ -24,7 +24,7 @@ from torch import Tensor
 
 from .dispatch import kernels_for, run_reference
 from .eager import Blank
-from .functional import empty_gradient
+from .functional import empty_gradient, under_autocast
 from .spec import SPECS, OpSpec
 
 _library: Any = torch.library.Library("lightsr", "FRAGMENT")  # type: ignore[no-untyped-call]
@@ -139,7 +139,7 @@ def _shares_memory(out: Tensor, args: Sequence[Any]) -> bool:
 
 def _backward(spec: OpSpec) -> Any:
     def run(grads: list[Tensor], wanted: list[bool], *args: Any) -> list[Tensor]:
-        if torch.is_autocast_enabled(grads[0].device.type):  # gradients have the dtype of their arguments
+        if under_autocast(grads[0].device.type):  # gradients have the dtype of their arguments
             with torch.autocast(grads[0].device.type, enabled=False):
                 return run(grads, wanted, *args)
         kernels = kernels_for(spec, args, gradients=True) if any(each.numel() for each in grads) else None

@@ -65,10 +65,7 @@ class Winograd {
         out_place_(round_up_odd(outs_ * wide, line)),
         row_room_(last ? (End::all_channels ? 2 * wide : 2) * outs_ : row_step),
         together_(together()),
-        room_(2 * row_room_ *
-              (last                ? 1
-               : End::all_channels ? outs_
-                                   : together_)),
+        room_(2 * row_room_ * (last ? 1 : together_)),
         factor_place_(round_up_odd(ins_ * outs_, line)),
         factors_(places * factor_place_),
         zeros_(last ? 0 : zeros) {
@@ -129,7 +126,7 @@ class Winograd {
   // How many channels of results are handed over at once.
   int64_t together() const {
     if constexpr (End::all_channels) {
-      return 1;
+      return outs_;
     } else {
       return end_.together();
     }
@@ -252,7 +249,7 @@ class Winograd {
     } else {
       const int64_t step = 2 * row_room_;
       const auto channel = [&](int64_t out, const E* from) {
-        const int64_t place = End::all_channels ? out : out % together_;
+        const int64_t place = out % together_;
         E* mine = rows + place * step;
         for (int64_t tile = 0; tile < run.count; tile += size) {
           const Results<E> found = results<E>(from + tile, out_place_, probe);

@@ -6,7 +6,8 @@ from typing import cast
 
 from torch import Tensor
 
-from ..checks import check_picture, check_required, check_shape
+from ..channel_attention import check_layers
+from ..checks import check_picture, check_shape
 from ..dense_conv import check_filters
 from ..dispatch import call
 from ..functional import empty_result
@@ -84,14 +85,7 @@ def _check(
     if outs < 1:
         raise ValueError(f"{op}: weight must have at least one filter, got shape {list(weight.shape)}")
     check_shape(op, "bias", bias, (outs,), x)
-    check_picture(op, "down_weight", down_weight)
-    hidden = down_weight.shape[0]
-    if hidden < 1:
-        raise ValueError(f"{op}: down_weight must have at least one filter, got shape {list(down_weight.shape)}")
-    check_required(op, "down_weight", down_weight, (hidden, outs, 1, 1), x)
-    check_shape(op, "down_bias", down_bias, (hidden,), x)
-    check_required(op, "up_weight", up_weight, (outs, hidden, 1, 1), x)
-    check_shape(op, "up_bias", up_bias, (outs,), x)
+    check_layers(op, outs, down_weight, down_bias, up_weight, up_bias, x, may_be_empty=False)
 
 
 def _fake(x: Tensor, weight: Tensor, *_: object) -> Tensor:

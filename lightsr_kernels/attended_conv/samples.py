@@ -7,13 +7,13 @@ from typing import Any
 
 from torch import Tensor
 
+from ..channel_attention.samples import gate_layers
 from ..spec import BadInput, Cost, Make, Sample, other_dtype
 
 
 def _layers(make: Make, c: int, outs: int, k: tuple[int, int], hidden: int) -> tuple[Tensor, ...]:
-    # The offset leaves most of the hidden units above relu's 0.
     convolution = make(outs, c, *k, scale=(c * k[0] * k[1]) ** -0.5), make(outs)
-    return *convolution, make(hidden, outs, 1, 1), make(hidden, offset=1.0), make(outs, hidden, 1, 1), make(outs)
+    return *convolution, *gate_layers(make, outs, hidden)
 
 
 def samples(make: Make) -> Iterator[Sample]:

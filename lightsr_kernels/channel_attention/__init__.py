@@ -65,6 +65,27 @@ def channel_attention(
     return cast(Tensor, call(SPEC, x, down_weight, down_bias, up_weight, up_bias, statistic))
 
 
+def check_layers(
+    op: str,
+    c: int,
+    down_weight: Tensor,
+    down_bias: Tensor | None,
+    up_weight: Tensor,
+    up_bias: Tensor | None,
+    x: Tensor,
+    may_be_empty: bool = True,
+) -> None:
+    """Requires the two small layers of a gate for c channels; `may_be_empty`: with no channels between them, too."""
+    check_picture(op, "down_weight", down_weight)
+    r = down_weight.shape[0]
+    if r == 0 and not may_be_empty:
+        raise ValueError(f"{op}: down_weight must have at least one filter, got shape {list(down_weight.shape)}")
+    check_required(op, "down_weight", down_weight, (r, c, 1, 1), x)
+    check_shape(op, "down_bias", down_bias, (r,), x)
+    check_required(op, "up_weight", up_weight, (c, r, 1, 1), x)
+    check_shape(op, "up_bias", up_bias, (c,), x)
+
+
 def _check(
     x: Tensor,
     down_weight: Tensor,
@@ -75,14 +96,9 @@ def _check(
 ) -> None:
     op = "channel_attention"
     check_picture(op, "x", x)
-    check_picture(op, "down_weight", down_weight)
     if min(x.shape[1:]) < 1:
         raise ValueError(f"{op}: x must have at least one channel and one pixel, got shape {list(x.shape)}")
-    c, r = x.shape[1], down_weight.shape[0]
-    check_required(op, "down_weight", down_weight, (r, c, 1, 1), x)
-    check_shape(op, "down_bias", down_bias, (r,), x)
-    check_required(op, "up_weight", up_weight, (c, r, 1, 1), x)
-    check_shape(op, "up_bias", up_bias, (c,), x)
+    check_layers(op, x.shape[1], down_weight, down_bias, up_weight, up_bias, x)
     check_choice(op, "statistic", statistic, STATISTICS)
 
 
